@@ -1,0 +1,53 @@
+# Every command that a person would otherwise have to remember. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input \
+	--only-binary :all: --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format requirements clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+run: $(VENV)/.installed ## start everything: database, Redis, web, worker
+	@$(BIN)/python -m couponapp.local.run
+
+test: $(VENV)/.installed-dev ## run the tests against a real PostgreSQL and a real Redis
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev ## check format, lint, types, import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+requirements: $(VENV)/.installed-dev ## pin the newest versions that requirements*.in allow
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@for name in requirements requirements-dev; do \
+		$(BIN)/uv pip compile $$name.in --universal --python-version 3.11 --generate-hashes --upgrade \
+			--custom-compile-command "make requirements" --quiet --output-file $$name.txt; done
+
+clean: ## remove the virtual environment and the local data
+	@if [ -e var/run/lock ] && ! $(PYTHON) -c "import fcntl; fcntl.flock(open('var/run/lock'), 6)" 2>/dev/null; \
+		then echo "make run is still running here"; exit 1; fi
+	rm -rf $(VENV) var
+
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
+	@echo "installing what the service needs into $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	@echo "installing what the tests need into $(VENV) …"
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,96 @@
+"""The one tree of errors.
+
+Each class has a stable `code` (the API's `code`, see `couponapp.web.answers` for the HTTP
+status that goes with it) and its docstring is the default message.
+"""
+
+from __future__ import annotations
+
+
+class CouponAppError(Exception):
+    """Something went wrong."""
+
+    code = "INTERNAL_ERROR"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class ConfigurationError(CouponAppError):
+    """The service cannot start with these settings."""
+
+    code = "CONFIGURATION_ERROR"
+
+
+class InvalidRequest(CouponAppError):
+    """The request is not valid."""
+
+    code = "INVALID_REQUEST"
+
+
+class Unauthenticated(CouponAppError):
+    """The bearer token is missing or not valid."""
+
+    code = "UNAUTHENTICATED"
+
+
+class CouponNotFound(CouponAppError):
+    """There is no such coupon."""
+
+    code = "COUPON_NOT_FOUND"
+
+
+class NotFound(CouponAppError):
+    """There is nothing here."""
+
+    code = "NOT_FOUND"
+
+
+class RuleViolated(CouponAppError):
+    """The coupon's state does not allow this."""
+
+    code = "RULE_VIOLATED"
+
+
+class TooManyRequests(CouponAppError):
+    """A rate limit refused the attempt."""
+
+    code = "TOO_MANY_REQUESTS"
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__()
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(CouponAppError):
+    """A part that this request needs does not answer in time."""
+
+    code = "SERVICE_UNAVAILABLE"
+
+
+class PoolExhausted(Unavailable):
+    """No pooled connection became free in time."""
+
+
+class StatementTimedOut(Unavailable):
+    """PostgreSQL did not finish the statement in time."""
+
+
+class ConnectionLost(Unavailable):
+    """The connection to PostgreSQL broke; whether the statement took effect is unknown."""
+
+
+class ConstraintViolated(CouponAppError):
+    """A constraint of the database refused the statement, which left no trace."""
+
+    code = "CONSTRAINT_VIOLATED"
+
+    def __init__(self, constraint: str) -> None:
+        super().__init__(f"constraint {constraint} refused the statement")
+        self.constraint = constraint
+
+
+class ChannelFailed(CouponAppError):
+    """A notification channel did not accept a message; it may accept it later."""
+
+    code = "CHANNEL_FAILED"

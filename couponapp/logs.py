@@ -1,0 +1,15 @@
+"""How the processes log: one line an event, to standard error."""
+
+from __future__ import annotations
+
+import logging
+
+
+def configure(level: str) -> None:
+    """Set the least severe level that is logged; libraries that chatter stay one step quieter."""
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", force=True
+    )
+    quiet = max(logging.WARNING, logging.getLevelName(level.upper()))
+    for name in ("rq.worker", "rq.queue", "psycopg.pool", "urllib3"):
+        logging.getLogger(name).setLevel(quiet)

@@ -1,0 +1,22 @@
+"""Every metric, declared once. The web processes add theirs up in a shared directory."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+ATTEMPTS = Counter("coupon_issue_attempts_total", "Attempts to issue, by how they ended.", ["code"])
+ATTEMPT_SECONDS = Histogram(
+    "coupon_issue_seconds",
+    "Time to answer an attempt to issue, in seconds.",
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
+)
+REQUESTS = Counter("coupon_http_requests_total", "HTTP requests, by route and status.", ["route", "status"])
+POOL_CONNECTIONS = Gauge(
+    "coupon_pool_connections", "Pooled connections, by state.", ["pool", "state"], multiprocess_mode="livesum"
+)
+POOL_CONNECTIONS_MAX = Gauge(
+    "coupon_pool_connections_max", "The most connections a pool may open.", ["pool"], multiprocess_mode="livesum"
+)
+POOL_WAITING = Gauge(
+    "coupon_pool_waiting", "Requests that wait for a connection.", ["pool"], multiprocess_mode="livesum"
+)

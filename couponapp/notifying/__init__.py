@@ -1,0 +1,1 @@
+"""Notifications: outbox → relay → RQ job → channel. The outbox in PostgreSQL is the truth."""

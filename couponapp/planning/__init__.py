@@ -1,0 +1,1 @@
+"""A coupon's life: create, pause, resume, close, restock, verify, export."""

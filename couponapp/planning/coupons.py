@@ -1,0 +1,194 @@
+"""What an operator does with a coupon. Each change is one statement; its row count is the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from couponapp.errors import ConstraintViolated, CouponNotFound, InvalidRequest, RuleViolated
+from couponapp.storage.pool import Pool, Row
+
+MAX_TOTAL = 2**31 - 1  # PostgreSQL's integer
+MAX_NAME_LENGTH = 200
+MAX_VALID_DAYS = 3650
+
+# An offset is added to the database's clock; an absolute time is taken as it is.
+CREATE = """
+WITH created AS (
+    INSERT INTO coupons (name, total, opens_at, closes_at, valid_days)
+    VALUES (
+        %(name)s, %(total)s,
+        coalesce(%(opens_at)s::timestamptz, now() + make_interval(secs => %(opens_in_s)s)),
+        coalesce(%(closes_at)s::timestamptz, now() + make_interval(secs => %(closes_in_s)s)),
+        %(valid_days)s
+    )
+    RETURNING *
+), stocked AS (
+    INSERT INTO coupon_stock (coupon_id, lane, remaining) SELECT id, 0, total FROM created
+)
+SELECT id FROM created
+"""
+
+Moment = datetime | float
+
+
+def create(pool: Pool, *, name: str, total: int, opens_at: Moment, closes_at: Moment, valid_days: int = 30) -> int:
+    """Create a coupon.
+
+    Args:
+        pool: where to write.
+        name: 1 to 200 printable characters.
+        total: how many pieces, 0 to 2,147,483,647.
+        opens_at: an aware time, or seconds from the database's now.
+        closes_at: likewise; later than `opens_at`.
+        valid_days: days for which an issued coupon is valid.
+
+    Returns:
+        The new coupon's id.
+
+    Raises:
+        InvalidRequest: naming the value that is wrong.
+    """
+    if not name.strip() or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        raise InvalidRequest(f"name: 1 to {MAX_NAME_LENGTH} printable characters")
+    if not 0 <= total <= MAX_TOTAL:
+        raise InvalidRequest(f"total: 0 to {MAX_TOTAL}")
+    if not 1 <= valid_days <= MAX_VALID_DAYS:
+        raise InvalidRequest(f"valid-days: 1 to {MAX_VALID_DAYS}")
+    params = {"name": name, "total": total, "valid_days": valid_days}
+    for key, moment in (("opens", opens_at), ("closes", closes_at)):
+        params[f"{key}_at"] = moment if isinstance(moment, datetime) else None
+        params[f"{key}_in_s"] = None if isinstance(moment, datetime) else moment
+    try:
+        row = pool.fetch_one(CREATE, params)
+    except ConstraintViolated as refusal:
+        if refusal.constraint != "coupons_window":
+            raise
+        raise InvalidRequest("closes-at: must be later than opens-at") from refusal
+    assert row is not None
+    return int(row["id"])
+
+
+LIST = """
+SELECT c.id, c.name, c.total, s.remaining, c.total - s.remaining AS issued,
+       c.opens_at, c.closes_at, c.valid_days, c.state
+FROM coupons c JOIN coupon_stock s ON s.coupon_id = c.id AND s.lane = 0
+WHERE %(coupon_id)s::bigint IS NULL OR c.id = %(coupon_id)s
+ORDER BY c.id
+"""
+
+
+def list_all(pool: Pool) -> list[Row]:
+    """All coupons in the order of their ids."""
+    return pool.fetch_all(LIST, {"coupon_id": None})
+
+
+def show(pool: Pool, coupon_id: int) -> Row:
+    """One coupon.
+
+    Raises:
+        CouponNotFound: there is none.
+    """
+    row = pool.fetch_one(LIST, {"coupon_id": coupon_id})
+    if row is None:
+        raise CouponNotFound(f"there is no coupon {coupon_id}")
+    return row
+
+
+PAUSE = "UPDATE coupons SET state = 'paused' WHERE id = %(coupon_id)s AND state IN ('open', 'paused')"
+
+
+def pause(pool: Pool, coupon_id: int) -> None:
+    """Stop issuing until `resume`; effective in every process within a second.
+
+    Raises:
+        CouponNotFound: there is none.
+        RuleViolated: it is closed for good.
+    """
+    if not pool.execute(PAUSE, {"coupon_id": coupon_id}):
+        _refuse(pool, coupon_id)
+
+
+RESUME = "UPDATE coupons SET state = 'open' WHERE id = %(coupon_id)s AND state IN ('open', 'paused')"
+
+
+def resume(pool: Pool, coupon_id: int) -> None:
+    """Go on issuing after `pause`; errors as there."""
+    if not pool.execute(RESUME, {"coupon_id": coupon_id}):
+        _refuse(pool, coupon_id)
+
+
+CLOSE = "UPDATE coupons SET state = 'closed' WHERE id = %(coupon_id)s"
+
+
+def close(pool: Pool, coupon_id: int) -> None:
+    """Stop issuing for good. What was issued stays.
+
+    Raises:
+        CouponNotFound: there is none.
+    """
+    if not pool.execute(CLOSE, {"coupon_id": coupon_id}):
+        _refuse(pool, coupon_id)
+
+
+# Both rows or neither: a closed coupon's stock is not touched.
+RESTOCK = """
+WITH raised AS (
+    UPDATE coupons SET total = total + %(pieces)s
+    WHERE id = %(coupon_id)s AND state <> 'closed' AND total <= %(max_total)s - %(pieces)s
+    RETURNING id
+)
+UPDATE coupon_stock SET remaining = remaining + %(pieces)s
+FROM raised WHERE coupon_id = raised.id AND lane = 0
+"""
+
+
+def restock(pool: Pool, coupon_id: int, pieces: int) -> None:
+    """Add pieces.
+
+    Args:
+        pool: where to write.
+        coupon_id: which coupon.
+        pieces: how many more, 1 or more.
+
+    Raises:
+        InvalidRequest: fewer than 1, or the total would pass 2,147,483,647.
+        CouponNotFound: there is none.
+        RuleViolated: it is closed for good.
+    """
+    if not 1 <= pieces <= MAX_TOTAL:
+        raise InvalidRequest(f"pieces: 1 to {MAX_TOTAL}")
+    params = {"coupon_id": coupon_id, "pieces": pieces, "max_total": MAX_TOTAL}
+    if not pool.execute(RESTOCK, params):
+        coupon = show(pool, coupon_id)
+        if coupon["state"] != "closed":
+            raise InvalidRequest(f"pieces: the total is {coupon['total']} and cannot pass {MAX_TOTAL}")
+        _refuse(pool, coupon_id)
+
+
+def _refuse(pool: Pool, coupon_id: int) -> None:
+    coupon = show(pool, coupon_id)
+    raise RuleViolated(f"coupon {coupon_id} is {coupon['state']}")
+
+
+EXPORT = """
+SELECT i.id, i.coupon_id, i.user_id, i.code, i.issued_at, i.expires_at, o.sent_at
+FROM issuances i LEFT JOIN outbox o ON o.issuance_id = i.id AND o.kind = 'issuance.issued'
+WHERE i.coupon_id = %(coupon_id)s AND i.id > %(after_id)s
+ORDER BY i.id
+LIMIT %(limit)s
+"""
+EXPORT_BATCH = 5_000
+
+
+def export(pool: Pool, coupon_id: int) -> Iterator[Row]:
+    """Every issuance of a coupon, in the order of their ids, read in batches.
+
+    Raises:
+        CouponNotFound: there is none.
+    """
+    show(pool, coupon_id)
+    after_id = 0
+    while rows := pool.fetch_all(EXPORT, {"coupon_id": coupon_id, "after_id": after_id, "limit": EXPORT_BATCH}):
+        yield from rows
+        after_id = rows[-1]["id"]

@@ -1,0 +1,287 @@
+"""Every setting: its name, default, help text and check. The only reader of the environment.
+
+`load()` is called once at start. A value that does not pass its check stops the start with one
+line that names it. A name with `_FILE` appended reads the value from that file (for secrets).
+Where `make run` has started servers of its own, their addresses lie in `var/local.env` and fill
+in what the environment leaves unset, so that `flask coupons …` finds them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zoneinfo
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from limits import parse as parse_rate_limit
+
+from couponapp.errors import ConfigurationError
+
+LOCAL_ENV_FILE = Path("var/local.env")
+
+# RFC 7518, section 3.2: a key for HS256 has at least the size of the hash output.
+MIN_SECRET_BYTES = 32
+
+
+def _text(raw: str) -> str:
+    return raw
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(raw: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", raw) or not low <= int(raw) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(raw)
+
+    return parse
+
+
+def _flag(raw: str) -> bool:
+    if raw not in ("0", "1"):
+        raise ValueError("must be 0 or 1")
+    return raw == "1"
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def parse(raw: str) -> str:
+        try:
+            parts = urlsplit(raw)
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"is not a URL ({error})") from error
+        if parts.scheme not in schemes:
+            raise ValueError("must be a URL that begins with " + " or ".join(f"{s}://" for s in schemes))
+        return raw
+
+    return parse
+
+
+def _secret(raw: str) -> str:
+    if len(raw.encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"must have at least {MIN_SECRET_BYTES} bytes")
+    return raw
+
+
+def _rate(raw: str) -> str:
+    try:
+        limit = parse_rate_limit(raw)
+    except ValueError as error:
+        raise ValueError("must be a rate such as 5/minute") from error
+    if limit.amount < 1:
+        raise ValueError("must allow at least 1; to stop an event, pause its coupon")
+    return raw
+
+
+def _hosts(raw: str) -> tuple[str, ...]:
+    hosts = tuple(host.strip() for host in raw.split(",") if host.strip())
+    if not all(re.fullmatch(r"\.?[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\]", host) for host in hosts):
+        raise ValueError("must be a comma-separated list of host names without ports")
+    return hosts
+
+
+def _time_zone(raw: str) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(raw)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("must be a time zone such as Asia/Seoul") from error
+
+
+def _one_of(*values: str) -> Callable[[str], str]:
+    def parse(raw: str) -> str:
+        if raw not in values:
+            raise ValueError("must be one of " + ", ".join(values))
+        return raw
+
+    return parse
+
+
+def setting(env: str, default: str, parse: Callable[[str], Any], help_text: str) -> Any:
+    """Declare a setting.
+
+    Args:
+        env: the environment variable's name.
+        default: what an unset or empty variable means, as it would be written there.
+        parse: turns the text into the value, or raises ValueError with what is wrong.
+        help_text: one sentence for `docs/settings.md`.
+    """
+    return field(metadata={"env": env, "default": default, "parse": parse, "help": help_text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings, checked."""
+
+    port: int = setting("PORT", "8000", _integer(1, 65535), "Port that the web server listens on.")
+    host: str = setting("COUPON_HOST", "127.0.0.1", _text, "Address that the web server listens on; 0.0.0.0 for all.")
+    web_processes: int = setting("WEB_CONCURRENCY", "2", _integer(1, 256), "Number of web processes.")
+    database_url: str = setting("DATABASE_URL", "", _url("postgresql", "postgres"), "PostgreSQL 15 or newer, as a URL.")
+    redis_url: str = setting("REDIS_URL", "", _url("redis", "rediss", "unix"), "Redis or Valkey, as a URL.")
+    secret_key: str = setting(
+        "COUPON_SECRET_KEY",
+        "",
+        _secret,
+        "Signs the pages' session cookie (CSRF token, notices); at least 32 bytes, the same in every process.",
+    )
+    jwt_secret: str = setting("COUPON_JWT_SECRET", "", _secret, "Shared secret of HS256 tokens; at least 32 bytes.")
+    jwt_jwks: str = setting(
+        "COUPON_JWT_JWKS",
+        "",
+        _text,
+        "File or URL of the key set (JWKS) of RS256, ES256 or EdDSA tokens; instead of the secret.",
+    )
+    jwt_audience: str = setting("COUPON_JWT_AUDIENCE", "coupon", _text, "Audience that a token must name.")
+    jwt_issuer: str = setting("COUPON_JWT_ISSUER", "", _text, "Issuer that a token must name, where set.")
+    limit_user: str = setting("COUPON_LIMIT_USER", "5/minute", _rate, "Attempts to issue per user.")
+    limit_global: str = setting(
+        "COUPON_LIMIT_GLOBAL", "30000/minute", _rate, "Attempts to issue of all users together."
+    )
+    limit_process: str = setting(
+        "COUPON_LIMIT_PROCESS", "", _rate, "Attempts to issue in one web process; unset: no limit."
+    )
+    deadline_ms: int = setting(
+        "COUPON_DEADLINE_MS",
+        "1000",
+        _integer(100, 60_000),
+        "The most that one issue request may wait, in milliseconds: for a connection, a lock, the statement.",
+    )
+    pool_issue: int = setting(
+        "COUPON_POOL_ISSUE", "8", _integer(1, 100), "Connections per web process that issue coupons."
+    )
+    pool_read: int = setting(
+        "COUPON_POOL_READ", "4", _integer(1, 100), "Connections per web process that answer look-ups."
+    )
+    trusted_proxies: int = setting(
+        "COUPON_TRUSTED_PROXIES", "0", _integer(0, 10), "Hops of X-Forwarded-For and -Proto that are believed."
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        "COUPON_ALLOWED_HOSTS",
+        "localhost,127.0.0.1,[::1]",
+        _hosts,
+        "Host names that requests may name, comma-separated; one that begins with a dot covers its subdomains.",
+    )
+    demo_login: bool = setting(
+        "COUPON_DEMO_LOGIN", "0", _flag, "1 lets anybody log in as anybody at /login. For demos only."
+    )
+    cookie_name: str = setting(
+        "COUPON_COOKIE_NAME", "coupon_token", _text, "Cookie in which the pages find the user's token."
+    )
+    cookie_secure: bool = setting(
+        "COUPON_COOKIE_SECURE", "1", _flag, "1 sends cookies over HTTPS only; 0 is for trials without TLS."
+    )
+    time_zone: zoneinfo.ZoneInfo = setting(
+        "COUPON_TIME_ZONE", "Asia/Seoul", _time_zone, "Time zone of pages, messages and times typed without one."
+    )
+    notify_dir: Path = setting(
+        "COUPON_NOTIFY_DIR", "var/notifications", Path, "Directory in which the file channel leaves its messages."
+    )
+    notify_lease_s: int = setting(
+        "COUPON_NOTIFY_LEASE_S",
+        "60",
+        _integer(1, 3600),
+        "Seconds after which a notification that was handed to RQ, but not sent, is handed over again.",
+    )
+    metrics_dir: Path = setting(
+        "COUPON_METRICS_DIR", "var/metrics", Path, "Directory that the web processes share to add up their metrics."
+    )
+    log_level: str = setting(
+        "COUPON_LOG_LEVEL", "info", _one_of("debug", "info", "warning", "error"), "Least severe level that is logged."
+    )
+
+    def __post_init__(self) -> None:
+        if self.jwt_secret and self.jwt_jwks:
+            raise ConfigurationError("COUPON_JWT_SECRET and COUPON_JWT_JWKS: set one of them, not both")
+        if self.demo_login and not self.jwt_secret:
+            raise ConfigurationError("COUPON_DEMO_LOGIN: needs COUPON_JWT_SECRET, because it signs tokens")
+
+    def require(self, *names: str) -> None:
+        """Stop where a setting that this command needs is unset.
+
+        Args:
+            names: attribute names of this class, such as `database_url`.
+
+        Raises:
+            ConfigurationError: naming the environment variable.
+        """
+        for name in names:
+            if not getattr(self, name):
+                raise ConfigurationError(f"{env_name(name)} is not set")
+
+    def require_for_web(self) -> None:
+        """Stop where something is unset that the web server cannot do without.
+
+        Raises:
+            ConfigurationError: naming the environment variable.
+        """
+        self.require("database_url", "redis_url", "secret_key")
+        if not self.jwt_secret and not self.jwt_jwks:
+            raise ConfigurationError("COUPON_JWT_SECRET or COUPON_JWT_JWKS must be set: who may sign tokens?")
+
+
+def specs() -> tuple[Field[Any], ...]:
+    """All settings as declared; `metadata` holds `env`, `default`, `parse` and `help`."""
+    return fields(Settings)
+
+
+def env_name(attribute: str) -> str:
+    """The environment variable of a `Settings` attribute."""
+    return next(str(spec.metadata["env"]) for spec in specs() if spec.name == attribute)
+
+
+def load(environ: Mapping[str, str] | None = None, **overrides: str) -> Settings:
+    """Read and check all settings.
+
+    Args:
+        environ: variables by name; the process's environment, filled up from
+            `var/local.env`, when left out.
+        overrides: texts by attribute name, which win over the environment.
+
+    Raises:
+        ConfigurationError: a value does not pass its check, or a `_FILE` cannot be read.
+    """
+    if environ is None:
+        environ = _with_local_servers(os.environ)
+    values: dict[str, Any] = {}
+    for spec in specs():
+        env = str(spec.metadata["env"])
+        raw = overrides.get(spec.name) or _raw_value(env, environ)
+        if not raw and not (default := str(spec.metadata["default"])):
+            values[spec.name] = ""
+            continue
+        try:
+            values[spec.name] = spec.metadata["parse"](raw or default)
+        except ValueError as error:
+            # A secret's text must not reach a log.
+            shown = "" if spec.metadata["parse"] is _secret or "URL" in env else f" (is {raw!r})"
+            raise ConfigurationError(f"{env} {error}{shown}") from error
+    return Settings(**values)
+
+
+def _raw_value(env: str, environ: Mapping[str, str]) -> str:
+    if environ.get(env):
+        return environ[env]
+    if path := environ.get(f"{env}_FILE"):
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{env}_FILE: cannot read {path}: {error}") from error
+    return ""
+
+
+def _with_local_servers(environ: Mapping[str, str]) -> dict[str, str]:
+    local = _read_env_file(LOCAL_ENV_FILE)
+    if environ.get("COUPON_JWT_JWKS"):
+        local.pop("COUPON_JWT_SECRET", None)
+    unset = {k: v for k, v in local.items() if not environ.get(k) and not environ.get(f"{k}_FILE")}
+    return {**environ, **unset}
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))

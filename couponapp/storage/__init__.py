@@ -1,0 +1,1 @@
+"""PostgreSQL: pools, timeouts, driver errors turned into ours, migrations."""

@@ -1,0 +1,51 @@
+"""Driver errors turned into ours, in one place. The cause is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import errors as pg
+from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
+
+from couponapp.errors import ConnectionLost, ConstraintViolated, PoolExhausted, StatementTimedOut, Unavailable
+
+# SQLSTATE classes in which PostgreSQL says that it cannot serve now: insufficient resources,
+# operator intervention, system error, internal error (PostgreSQL docs, appendix A).
+_SERVER_TROUBLE = ("53", "57", "58", "XX")
+_READ_ONLY = "25006"  # a pooled connection that sits on a node which is no longer primary
+
+
+@contextmanager
+def our_errors() -> Iterator[None]:
+    """Turn what the driver raises into `couponapp.errors`.
+
+    Raises:
+        PoolExhausted: no connection became free in time, or too many already wait.
+        StatementTimedOut: `statement_timeout` or `lock_timeout` ended the statement.
+        ConnectionLost: the connection broke; the outcome is unknown.
+        ConstraintViolated: a named constraint refused the statement.
+        Unavailable: any other trouble on the server's side.
+    """
+    try:
+        yield
+    except (PoolTimeout, TooManyRequests, PoolClosed) as error:
+        raise PoolExhausted() from error
+    except (pg.QueryCanceled, pg.LockNotAvailable) as error:
+        raise StatementTimedOut() from error
+    except psycopg.IntegrityError as error:
+        raise ConstraintViolated(error.diag.constraint_name or error.sqlstate or "?") from error
+    except psycopg.Error as error:
+        raise _trouble(error) from error
+
+
+def _trouble(error: psycopg.Error) -> Exception:
+    state = error.sqlstate or ""
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and (
+        not state or state.startswith(("08", "57P"))
+    ):
+        return ConnectionLost(str(error).strip())
+    if state.startswith(_SERVER_TROUBLE) or state == _READ_ONLY or isinstance(error, psycopg.OperationalError):
+        return Unavailable(str(error).strip())
+    return error  # a mistake of ours, such as wrong SQL: it must surface as it is

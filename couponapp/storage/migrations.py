@@ -1,0 +1,118 @@
+"""Plain SQL migrations, forward only: `migrations/NNNN_name.sql`, each in one transaction.
+
+Why not a library: docs/decisions/0003.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from couponapp.errors import ConfigurationError
+from couponapp.storage.driver import our_errors
+
+MIGRATIONS_DIR = Path(__file__).resolve().parents[2] / "migrations"
+
+# The oldest release that the PostgreSQL project still maintains by the end of 2026, and the
+# oldest that the tests have run against.
+MIN_SERVER_VERSION = 15
+
+# Any constant will do, as long as every migrating process uses the same: "coupon" in ASCII.
+_LOCK_KEY = 0x636F75706F6E
+_LOCK_TIMEOUT_MS = 60_000
+
+TAKE_LOCK = "SELECT pg_advisory_xact_lock(%s)"
+CREATE_LEDGER = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version integer PRIMARY KEY,
+    name text NOT NULL,
+    sha256 text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+READ_LEDGER = "SELECT version, sha256 FROM schema_migrations"
+WRITE_LEDGER = "INSERT INTO schema_migrations (version, name, sha256) VALUES (%s, %s, %s)"
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One file of `migrations/`."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        """Tells whether an applied file was edited afterwards."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def read_migrations(directory: Path = MIGRATIONS_DIR) -> list[Migration]:
+    """All migrations in order.
+
+    Raises:
+        ConfigurationError: a file's name does not fit, or numbers are doubled or missing.
+    """
+    found = []
+    for path in sorted(directory.glob("*.sql")):
+        match = re.fullmatch(r"([0-9]{4})_([a-z0-9_]+)\.sql", path.name)
+        if not match:
+            raise ConfigurationError(f"{path}: a migration is named NNNN_name.sql")
+        found.append(Migration(int(match[1]), match[2], path.read_text(encoding="utf-8")))
+    if [m.version for m in found] != list(range(1, len(found) + 1)):
+        raise ConfigurationError(f"{directory}: migrations must be numbered 0001, 0002, … without gaps")
+    return found
+
+
+def migrate(url: str, directory: Path = MIGRATIONS_DIR) -> list[Migration]:
+    """Bring the database up to the newest migration.
+
+    All that is missing is applied in one transaction under an advisory lock that PostgreSQL
+    itself releases when the transaction or its client dies. So two at once are safe, and one that
+    is killed half-way has done nothing and can be run again.
+
+    Args:
+        url: PostgreSQL's address.
+        directory: where the files lie.
+
+    Returns:
+        What was applied now, in order.
+
+    Raises:
+        ConfigurationError: the server is too old, or an applied migration was edited.
+        couponapp.errors.Unavailable: PostgreSQL does not answer.
+    """
+    migrations = read_migrations(directory)
+    with our_errors(), psycopg.connect(url, connect_timeout=5, options=f"-c lock_timeout={_LOCK_TIMEOUT_MS}") as db:
+        _check_server_version(db)
+        with db.transaction():
+            db.execute(TAKE_LOCK, [_LOCK_KEY])
+            db.execute(CREATE_LEDGER)
+            applied: dict[int, str] = dict(db.execute(READ_LEDGER).fetchall())
+            missing = [m for m in migrations if m.version not in applied]
+            _refuse_edited(migrations, applied)
+            for migration in missing:
+                db.execute(migration.sql.encode())
+                db.execute(WRITE_LEDGER, [migration.version, migration.name, migration.sha256])
+    return missing
+
+
+def _check_server_version(db: psycopg.Connection[tuple[object, ...]]) -> None:
+    version = db.info.server_version // 10_000
+    if version < MIN_SERVER_VERSION:
+        raise ConfigurationError(
+            f"DATABASE_URL: the server is PostgreSQL {version}; {MIN_SERVER_VERSION} or newer is needed"
+        )
+
+
+def _refuse_edited(migrations: list[Migration], applied: dict[int, str]) -> None:
+    for migration in migrations:
+        if applied.get(migration.version, migration.sha256) != migration.sha256:
+            raise ConfigurationError(
+                f"migrations/{migration.version:04}_{migration.name}.sql was edited after it was applied"
+            )

@@ -1,0 +1,189 @@
+"""A bounded pool of autocommit connections whose timeouts are set once, at connect."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from couponapp.errors import ConnectionLost, Unavailable
+from couponapp.storage.driver import our_errors
+
+Row = dict[str, Any]
+Params = Mapping[str, Any] | Sequence[Any] | None
+Connection = psycopg.Connection[DictRow]
+
+# psycopg-pool backs off without a cap up to its reconnect_timeout, and with a bounded queue it
+# can stay dead after that. Giving up early and checking again brings it back within a second or
+# two of PostgreSQL's return (docs/decisions/0004).
+RECONNECT_TIMEOUT_S = 2.0
+RECHECK_DELAY_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """How long each step may wait. None of them is unlimited.
+
+    Attributes:
+        wait_s: for a free connection, in seconds.
+        connect_s: for a new connection, in seconds (whole ones; libpq's smallest is 2).
+        lock_ms: for a lock, in milliseconds.
+        statement_ms: for a whole statement, in milliseconds.
+        idle_ms: between two statements of one transaction, in milliseconds.
+    """
+
+    wait_s: float
+    lock_ms: int
+    statement_ms: int
+    connect_s: int = 2
+    idle_ms: int = 5_000
+
+    @classmethod
+    def within(cls, deadline_ms: int) -> Timeouts:
+        """Timeouts that share one deadline: 60 % to get a connection, 40 % to be answered.
+
+        A statement takes milliseconds; in a rush the time goes into waiting for one's turn.
+
+        Args:
+            deadline_ms: the most that all waits may take together, in milliseconds.
+        """
+        statement_ms = deadline_ms * 4 // 10
+        # A lock wait that is given up leaves time for the answer.
+        return cls(
+            wait_s=(deadline_ms - statement_ms) / 1000, lock_ms=statement_ms * 9 // 10, statement_ms=statement_ms
+        )
+
+    def options(self) -> str:
+        """Libpq's `options`: the session is born with its timeouts, no SET per request."""
+        return (
+            f"-c statement_timeout={self.statement_ms} -c lock_timeout={self.lock_ms}"
+            f" -c idle_in_transaction_session_timeout={self.idle_ms}"
+        )
+
+
+PING = "SELECT 1 AS pong"
+
+
+class Pool:
+    """Runs statements on pooled connections; opened at first use, so after gunicorn's fork."""
+
+    def __init__(self, url: str, *, name: str, max_size: int, timeouts: Timeouts, max_waiting: int = 200) -> None:
+        """Describe the pool; nothing is connected yet.
+
+        Args:
+            url: PostgreSQL's address.
+            name: shown in `pg_stat_activity` and in metrics.
+            max_size: the most connections.
+            timeouts: see `Timeouts`.
+            max_waiting: callers that may wait for a connection; one more is refused at once.
+        """
+        self.name = name
+        self._lock = threading.Lock()
+        self._opened = False
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            url,
+            kwargs={
+                "autocommit": True,
+                "row_factory": dict_row,
+                "application_name": f"couponapp-{name}",
+                "connect_timeout": timeouts.connect_s,
+                "options": timeouts.options(),
+            },
+            name=name,
+            # Fixed: an event's crowd comes in one second and must not wait for connections to be made.
+            min_size=max_size,
+            max_size=max_size,
+            max_waiting=max_waiting,
+            timeout=timeouts.wait_s,
+            reconnect_timeout=RECONNECT_TIMEOUT_S,
+            reconnect_failed=_check_again_soon,
+            num_workers=2,
+            open=False,
+        )
+
+    def fetch_one(self, sql: LiteralString, params: Params = None) -> Row | None:
+        """The first row of one statement, or None.
+
+        Raises:
+            couponapp.errors.Unavailable: and its children; see `our_errors`.
+            couponapp.errors.ConstraintViolated: a constraint refused the statement.
+        """
+        with self.connection() as connection:
+            return connection.execute(sql, params).fetchone()
+
+    def fetch_all(self, sql: LiteralString, params: Params = None) -> list[Row]:
+        """All rows of one statement; errors as in `fetch_one`."""
+        with self.connection() as connection:
+            return connection.execute(sql, params).fetchall()
+
+    def execute(self, sql: LiteralString, params: Params = None) -> int:
+        """The number of rows that one statement touched; errors as in `fetch_one`."""
+        with self.connection() as connection:
+            return connection.execute(sql, params).rowcount
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A pooled connection in autocommit; errors as in `fetch_one`."""
+        pool = self._open()
+        try:
+            with our_errors(), pool.connection() as connection:
+                yield connection
+        except ConnectionLost:
+            # Its neighbours in the pool are most likely dead too: replace those that are idle
+            # instead of letting each fail a request of its own.
+            pool.drain()
+            raise
+
+    def warm_up(self, timeout_s: float) -> bool:
+        """Open the pool and wait until it is full; tells whether it was in time.
+
+        Args:
+            timeout_s: how long to wait, in seconds. The pool goes on connecting afterwards.
+        """
+        try:
+            self._open().wait(timeout_s)
+        except PoolTimeout:
+            return False
+        return True
+
+    def answers(self) -> bool:
+        """PostgreSQL answers a ping within the pool's timeouts."""
+        try:
+            return self.fetch_one(PING) is not None
+        except Unavailable:
+            return False
+
+    def stats(self) -> dict[str, int]:
+        """psycopg-pool's counters, such as `pool_size`, `pool_available`, `requests_waiting`."""
+        return dict(self._pool.get_stats())
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            if self._opened:
+                self._pool.close(timeout=2)
+
+    def _open(self) -> ConnectionPool[Connection]:
+        if not self._opened:
+            with self._lock:
+                if not self._opened:
+                    self._pool.open()
+                    self._opened = True
+        return self._pool
+
+
+def _check_again_soon(pool: ConnectionPool[Any]) -> None:
+    timer = threading.Timer(RECHECK_DELAY_S, _check, args=(pool,))
+    timer.daemon = True
+    timer.start()
+
+
+def _check(pool: ConnectionPool[Any]) -> None:
+    if not pool.closed:
+        pool.check()

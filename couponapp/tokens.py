@@ -1,0 +1,283 @@
+"""Bearer tokens (JWT, RFC 7519): who signed one, and for whom."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jwt
+
+from couponapp.errors import ConfigurationError, Unauthenticated
+from couponapp.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MAX_SUBJECT_LENGTH = 128
+MAX_TOKEN_LENGTH = 8 * 1024
+LEEWAY_S = 5  # clocks of the shop and ours may differ a little
+
+HMAC_ALGORITHMS = ["HS256"]
+KEY_SET_ALGORITHMS = ["RS256", "ES256", "EdDSA"]
+# Which type of key each algorithm takes (RFC 7518, RFC 8037). A key set is asked by algorithm,
+# so that a token cannot choose how its key is understood.
+KEY_TYPE = {"RS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
+
+REFRESH_EVERY_S = 300.0
+# An unknown key id may mean that the shop has rotated its keys: worth a look, but not one for
+# every request that an attacker sends.
+MIN_REFRESH_GAP_S = 10.0
+UNKNOWN_KEY_WAIT_S = 0.15
+FETCH_TIMEOUT_S = 3.0
+MAX_KEY_SET_BYTES = 256 * 1024
+
+
+class Verifier(Protocol):
+    """Tells whose token it is."""
+
+    def verify(self, token: str) -> str:
+        """The user that a token speaks for; raises Unauthenticated."""
+
+
+class Claims:
+    """What a token must say besides being signed."""
+
+    def __init__(self, *, audience: str, issuer: str) -> None:
+        """Keep the expectations.
+
+        Args:
+            audience: must be among the token's.
+            issuer: must be the token's; empty for any.
+        """
+        self._options: dict[str, Any] = {"require": ["exp", "aud", "sub"], "verify_sub": True}
+        self._audience = audience
+        self._issuer = issuer or None
+
+    def decode(self, token: str, key: Any, algorithms: list[str]) -> str:
+        """The `sub` of a token signed with this key by one of these algorithms.
+
+        Raises:
+            Unauthenticated: for whatever reason; the answer does not tell an attacker which.
+        """
+        try:
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=algorithms,
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY_S,
+                options=self._options,  # type: ignore[arg-type]  # a TypedDict there
+            )
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
+            raise Unauthenticated() from error
+        return check_subject(claims.get("sub"))
+
+
+def check_subject(subject: object) -> str:
+    """A user id as the contract has it: 1 to 128 printable characters.
+
+    Raises:
+        Unauthenticated: it is something else.
+    """
+    if not isinstance(subject, str) or not 1 <= len(subject) <= MAX_SUBJECT_LENGTH or not subject.isprintable():
+        raise Unauthenticated()
+    return subject
+
+
+class SecretVerifier:
+    """HS256 with a shared secret."""
+
+    def __init__(self, secret: str, claims: Claims) -> None:
+        self._secret = secret
+        self._claims = claims
+
+    def verify(self, token: str) -> str:
+        """The user that a token speaks for; raises Unauthenticated."""
+        _check_length(token)
+        return self._claims.decode(token, self._secret, HMAC_ALGORITHMS)
+
+
+class KeySetVerifier:
+    """RS256, ES256 and EdDSA with a key set that a background thread keeps fresh."""
+
+    def __init__(self, key_set: KeySet, claims: Claims) -> None:
+        self._key_set = key_set
+        self._claims = claims
+
+    def verify(self, token: str) -> str:
+        """The user that a token speaks for; raises Unauthenticated."""
+        _check_length(token)
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.PyJWTError, ValueError) as error:
+            raise Unauthenticated() from error
+        algorithm, key_id = header.get("alg"), header.get("kid")
+        if algorithm not in KEY_SET_ALGORITHMS or not isinstance(key_id, str | None):
+            raise Unauthenticated()
+        key = self._key_set.key(key_id, algorithm)
+        return self._claims.decode(token, key, [algorithm])
+
+
+class KeySet:
+    """A JWKS (RFC 7517) from a file or URL, cached."""
+
+    def __init__(self, source: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read the keys once; later refreshes happen in the background.
+
+        Args:
+            source: a path, or a URL that begins with https:// or http://.
+            clock: monotonic, in seconds.
+
+        Raises:
+            ConfigurationError: a file that cannot be read or is no key set. A URL that does not
+                answer at start is tried again in the background.
+        """
+        self._source = source
+        self._clock = clock
+        self._keys: Mapping[tuple[str | None, str], Any] = {}
+        self._wanted = threading.Event()
+        self._refreshed = threading.Condition()
+        self._refreshing = False
+        self._next_refresh_s = clock() + MIN_REFRESH_GAP_S
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        try:
+            self._keys = self._read()
+        except (OSError, ValueError) as error:
+            if not _is_url(source):
+                raise ConfigurationError(f"COUPON_JWT_JWKS: cannot use {source}: {error}") from error
+            log.warning("key set: %s does not answer (%s); trying again", source, error)
+
+    def key(self, key_id: str | None, algorithm: str) -> Any:
+        """The key for an id and algorithm.
+
+        An unknown id wakes the background refresh and waits for it shortly; at most one refresh
+        runs in `MIN_REFRESH_GAP_S` seconds, and whoever comes in between is answered at once.
+
+        Raises:
+            Unauthenticated: there is no such key.
+        """
+        self._ensure_thread()
+        wanted = (key_id, KEY_TYPE[algorithm])
+        if wanted not in self._keys and self._ask_for_refresh():
+            with self._refreshed:
+                self._refreshed.wait_for(lambda: wanted in self._keys or not self._refreshing, UNKNOWN_KEY_WAIT_S)
+        try:
+            return self._keys[wanted]
+        except KeyError:
+            raise Unauthenticated() from None
+
+    def _ask_for_refresh(self) -> bool:
+        with self._lock:
+            if self._refreshing:
+                return True
+            if self._clock() < self._next_refresh_s:
+                return False
+            self._next_refresh_s = self._clock() + MIN_REFRESH_GAP_S
+            self._refreshing = True
+        self._wanted.set()
+        return True
+
+    def _ensure_thread(self) -> None:
+        # At first use and not at construction: a thread does not survive gunicorn's fork.
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._refresh_forever, name="key-set", daemon=True)
+                    self._thread.start()
+
+    def _refresh_forever(self) -> None:
+        while True:
+            self._wanted.wait(REFRESH_EVERY_S if self._keys else MIN_REFRESH_GAP_S)
+            self._wanted.clear()
+            try:
+                self._keys = self._read()
+            except (OSError, ValueError) as error:
+                log.warning("key set: keeping the old keys, %s: %s", self._source, error)
+            finally:
+                with self._refreshed:
+                    self._refreshing = False
+                    self._refreshed.notify_all()
+
+    def _read(self) -> Mapping[tuple[str | None, str], Any]:
+        document = json.loads(self._read_bytes())
+        if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
+            raise ValueError("not a key set: no list «keys»")
+        return _parse_keys(document["keys"])
+
+    def _read_bytes(self) -> bytes:
+        if not _is_url(self._source):
+            return Path(self._source).read_bytes()
+        with urllib.request.urlopen(self._source, timeout=FETCH_TIMEOUT_S) as response:  # noqa: S310  # http(s): see _is_url
+            body: bytes = response.read(MAX_KEY_SET_BYTES + 1)
+        if len(body) > MAX_KEY_SET_BYTES:
+            raise ValueError(f"larger than {MAX_KEY_SET_BYTES} bytes")
+        return body
+
+
+def _parse_keys(entries: list[Any]) -> dict[tuple[str | None, str], Any]:
+    keys: dict[tuple[str | None, str], Any] = {}
+    for entry in entries:
+        # A set may hold keys for other purposes and of types that are not ours; a shared
+        # secret («oct») in a public key set would be a mistake and is not taken either.
+        if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
+            continue
+        algorithm = next((a for a, kty in KEY_TYPE.items() if kty == entry.get("kty")), None)
+        if algorithm is None or entry.get("alg", algorithm) != algorithm:
+            continue
+        try:
+            key = jwt.PyJWK(entry, algorithm).key
+        except jwt.PyJWTError as error:
+            log.warning("key set: leaving out key %r: %s", entry.get("kid"), error)
+            continue
+        keys[(entry.get("kid"), entry["kty"])] = key
+    if not keys:
+        raise ValueError("no key for " + ", ".join(KEY_SET_ALGORITHMS))
+    return keys
+
+
+def _is_url(source: str) -> bool:
+    return source.startswith(("https://", "http://"))
+
+
+def _check_length(token: str) -> None:
+    if len(token) > MAX_TOKEN_LENGTH:
+        raise Unauthenticated()
+
+
+def verifier(settings: Settings) -> Verifier:
+    """The verifier that the settings ask for."""
+    claims = Claims(audience=settings.jwt_audience, issuer=settings.jwt_issuer)
+    if settings.jwt_jwks:
+        return KeySetVerifier(KeySet(settings.jwt_jwks), claims)
+    return SecretVerifier(settings.jwt_secret, claims)
+
+
+def sign(settings: Settings, user_id: str, *, ttl_s: int, role: str = "") -> str:
+    """A token for a user, signed with the shared secret.
+
+    Args:
+        settings: with `jwt_secret`.
+        user_id: the `sub`.
+        ttl_s: seconds until it expires.
+        role: the `role` claim; empty for none.
+
+    Raises:
+        ConfigurationError: there is no shared secret.
+        Unauthenticated: the user id is not one.
+    """
+    settings.require("jwt_secret")
+    check_subject(user_id)
+    now = int(time.time())
+    claims: dict[str, Any] = {"sub": user_id, "aud": settings.jwt_audience, "iat": now, "exp": now + ttl_s}
+    if settings.jwt_issuer:
+        claims["iss"] = settings.jwt_issuer
+    if role:
+        claims["role"] = role
+    return jwt.encode(claims, settings.jwt_secret, algorithm="HS256")

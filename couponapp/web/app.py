@@ -1,0 +1,117 @@
+"""`create_app`: puts the parts of one web process together."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, request
+from flask_wtf import CSRFProtect
+from redis import Redis
+from werkzeug.exceptions import BadRequest, SecurityError
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from couponapp import metrics, settings
+from couponapp.guards.limits import RateLimits
+from couponapp.issuing.catalogue import Catalogue
+from couponapp.settings import Settings
+from couponapp.storage.pool import Pool, Timeouts
+from couponapp.tokens import verifier
+from couponapp.web import failures
+from couponapp.web.api import api
+from couponapp.web.identity import Identity
+from couponapp.web.inputs import MAX_BODY_BYTES
+from couponapp.web.openapi import openapi
+from couponapp.web.pages import login, pages
+from couponapp.web.parts import EXTENSION, Parts, parts
+from couponapp.web.probes import probes
+
+# A ping that takes longer than this is as good as none.
+PING_TIMEOUT_S = 0.2
+
+# Only our own files; Pico's icons are data: images in its style sheet. No inline script or style.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+def create_app(config: Settings | None = None) -> Flask:
+    """The WSGI application. Connects nowhere: each part connects at its first use.
+
+    Args:
+        config: the settings; read from the environment when left out.
+
+    Raises:
+        couponapp.errors.ConfigurationError: a setting is missing or wrong.
+    """
+    config = config or settings.load()
+    config.require_for_web()
+    app = Flask("couponapp.web", static_url_path="/static")
+    app.config.update(
+        SECRET_KEY=config.secret_key,
+        MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
+        MAX_FORM_PARTS=20,
+        SESSION_COOKIE_NAME="coupon_session",
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_SECURE=config.cookie_secure,
+        SEND_FILE_MAX_AGE_DEFAULT=3600,
+        WTF_CSRF_SSL_STRICT=False,  # the Referer check; the token is what counts
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]  # likewise: Korean stays readable
+    app.url_map.merge_slashes = False
+    if config.trusted_proxies:
+        hops = config.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
+    app.extensions[EXTENSION] = _make_parts(app, config)
+    CSRFProtect(app).exempt(api)
+    for blueprint in (api, pages, probes, openapi):
+        app.register_blueprint(blueprint)
+    if config.demo_login:
+        app.register_blueprint(login)
+    failures.register(app)
+    app.before_request(_check_host)
+    app.after_request(_finish)
+    return app
+
+
+def _make_parts(app: Flask, config: Settings) -> Parts:
+    timeouts = Timeouts.within(config.deadline_ms)
+    read_pool = Pool(config.database_url, name="read", max_size=config.pool_read, timeouts=timeouts)
+    return Parts(
+        settings=config,
+        identity=Identity(verifier(config), config.cookie_name),
+        issue_pool=Pool(config.database_url, name="issue", max_size=config.pool_issue, timeouts=timeouts),
+        read_pool=read_pool,
+        catalogue=Catalogue(read_pool),
+        limits=RateLimits(
+            app,
+            config.redis_url,
+            scope="issue",
+            per_user=config.limit_user,
+            together=config.limit_global,
+            per_process=config.limit_process,
+        ),
+        redis=Redis.from_url(config.redis_url, socket_timeout=PING_TIMEOUT_S, socket_connect_timeout=PING_TIMEOUT_S),
+    )
+
+
+def _check_host() -> None:
+    # The probes are asked by address, from load balancers that know no name.
+    if request.blueprint == probes.name:
+        return
+    if not request.environ.get("HTTP_HOST"):
+        raise BadRequest("the Host header is missing")
+    request.trusted_hosts = list(parts().settings.allowed_hosts)
+    try:
+        _ = request.host
+    except SecurityError as error:
+        raise BadRequest("this Host is not one of COUPON_ALLOWED_HOSTS") from error
+
+
+def _finish(response: Response) -> Response:
+    metrics.REQUESTS.labels(request.endpoint or "none", str(response.status_code)).inc()
+    headers = response.headers
+    headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Referrer-Policy", "same-origin")
+    headers.setdefault("X-Frame-Options", "DENY")
+    return response

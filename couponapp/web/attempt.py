@@ -1,0 +1,55 @@
+"""The issue path: what every attempt goes through, in this order, from the API and the pages."""
+
+from __future__ import annotations
+
+import time
+
+from couponapp import metrics
+from couponapp.errors import CouponAppError
+from couponapp.issuing.catalogue import Status
+from couponapp.issuing.issue import Attempt, Outcome, issue
+from couponapp.web import inputs
+from couponapp.web.parts import Parts
+
+
+def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, key: str | None) -> Attempt:
+    """The issue path, shared by the API and the pages: what is known, the limits, the statement.
+
+    Args:
+        service: the parts of this process.
+        coupon_id: as it stands in the path.
+        user_id: who asks.
+        key: the idempotency key, where there is one.
+
+    Raises:
+        couponapp.errors.TooManyRequests: a rate limit refuses.
+        couponapp.errors.Unavailable: PostgreSQL does not answer in time.
+    """
+    started_s = time.perf_counter()
+    code = "INTERNAL_ERROR"
+    try:
+        attempt = _known(service, coupon_id)
+        if attempt is None:
+            service.limits.check(user_id)
+            attempt = issue(service.issue_pool, int(coupon_id), user_id, key)
+        code = attempt.outcome.value
+        return attempt
+    except CouponAppError as error:
+        code = error.code
+        raise
+    finally:
+        metrics.ATTEMPTS.labels(code).inc()
+        metrics.ATTEMPT_SECONDS.observe(time.perf_counter() - started_s)
+
+
+def _known(service: Parts, coupon_id: str) -> Attempt | None:
+    """What needs no attempt: nobody can hold a coupon that is not there or has not opened."""
+    number = inputs.parse_id(coupon_id)
+    coupon = service.catalogue.coupon(number) if number else None
+    if coupon is None:
+        return Attempt(Outcome.COUPON_NOT_FOUND)
+    mono_s = service.catalogue.mono_s()
+    if coupon.status(mono_s) is Status.SCHEDULED:
+        wait_s = (coupon.opens_at - coupon.now(mono_s)).total_seconds()
+        return Attempt(Outcome.NOT_OPEN, None, coupon.opens_at, wait_s)
+    return None

@@ -1,0 +1,145 @@
+"""What a client sends, checked before anything uses it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import Any
+
+from flask import request
+from werkzeug.exceptions import UnsupportedMediaType
+
+from couponapp.errors import InvalidRequest
+
+MAX_ID = 2**63 - 1  # PostgreSQL's bigint
+MAX_BODY_BYTES = 16 * 1024
+MAX_PAGE = 100
+DEFAULT_PAGE = 20
+
+
+def parse_id(text: str) -> int | None:
+    """An id from a path or a cursor, or None where no row can have it.
+
+    ASCII digits only: `int()` alone would take fullwidth digits and 400 of them.
+    """
+    if not re.fullmatch(r"[1-9][0-9]{0,18}", text, re.ASCII):
+        return None
+    number = int(text)
+    return number if number <= MAX_ID else None
+
+
+def check_body() -> None:
+    """The body of an issue request: empty, or one JSON object (whose members nothing needs yet).
+
+    Raises:
+        InvalidRequest: it is neither.
+        werkzeug.exceptions.RequestEntityTooLarge: more than 16 KiB.
+        werkzeug.exceptions.UnsupportedMediaType: something else than JSON.
+    """
+    raw = request.get_data(cache=False)
+    if not raw:
+        return
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType()
+    parse_object(raw)
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """A JSON object by RFC 8259, with unique member names and text that PostgreSQL could store.
+
+    Raises:
+        InvalidRequest: saying what is wrong.
+    """
+    try:
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("the body is not UTF-8") from error
+    except RecursionError as error:
+        raise InvalidRequest("the body is nested too deeply") from error
+    except ValueError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    _check_text(value)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member name appears twice")
+    return members
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _check_text(value: Any) -> None:
+    # A stack of its own: the body's depth must not become Python's.
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            if "\0" in item or not _encodable(item):
+                raise InvalidRequest("the body holds text with NUL or a lone surrogate")
+        elif isinstance(item, dict):
+            pending.extend(item.keys())
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def idempotency_key() -> str | None:
+    """The `Idempotency-Key` header, or None.
+
+    Raises:
+        InvalidRequest: it is not 1 to 255 visible ASCII characters.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+        raise InvalidRequest("Idempotency-Key: 1 to 255 visible ASCII characters")
+    return key
+
+
+def page() -> tuple[int, int | None]:
+    """`?limit=` and `?cursor=` of a list: the limit, and the id before which it goes on.
+
+    Raises:
+        InvalidRequest: naming the parameter.
+    """
+    raw_limit = request.args.get("limit", str(DEFAULT_PAGE))
+    if not re.fullmatch(r"[0-9]{1,3}", raw_limit, re.ASCII) or not 1 <= int(raw_limit) <= MAX_PAGE:
+        raise InvalidRequest(f"limit: 1 to {MAX_PAGE}")
+    cursor = request.args.get("cursor")
+    if cursor is None:
+        return int(raw_limit), None
+    before_id = _decode_cursor(cursor)
+    if before_id is None:
+        raise InvalidRequest("cursor: take it from an earlier answer's nextCursor")
+    return int(raw_limit), before_id
+
+
+def encode_cursor(before_id: int) -> str:
+    """A cursor that goes on before this id. Opaque, so that it may come to hold more."""
+    return base64.urlsafe_b64encode(f"i{before_id}".encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> int | None:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", cursor):
+        return None
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return parse_id(text[1:]) if text.startswith("i") else None

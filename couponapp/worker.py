@@ -1,0 +1,117 @@
+"""The worker process: `python -m couponapp.worker` runs the relay and the RQ worker.
+
+Each runs in a child of its own, because RQ's job time-outs need a main thread. A child that
+dies is started again; TERM or Ctrl-C ends both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from redis import Redis
+from rq.worker import SimpleWorker
+
+from couponapp import logs, settings
+from couponapp.errors import CouponAppError
+from couponapp.notifying import jobs
+from couponapp.notifying.channels import FileChannel
+from couponapp.notifying.relay import QUEUE_NAME, Relay
+from couponapp.settings import Settings
+from couponapp.storage.pool import Pool, Timeouts
+
+log = logging.getLogger(__name__)
+
+PARTS = ("relay", "jobs")
+RESTART_DELAY_S = 1.0
+END_TIMEOUT_S = 8.0
+# Whatever PostgreSQL or Redis does, no step of the worker waits longer.
+DATABASE_DEADLINE_MS = 5_000
+REDIS_TIMEOUT_S = 2.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the worker until TERM or Ctrl-C; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m couponapp.worker", description=__doc__)
+    parser.add_argument("--part", choices=PARTS, help="run only this part, in this process")
+    part = parser.parse_args(arguments).part
+    try:
+        config = settings.load()
+        config.require("database_url", "redis_url")
+    except CouponAppError as error:
+        print(f"couponapp: {error}", file=sys.stderr)
+        return 1
+    logs.configure(config.log_level)
+    if part is None:
+        return _supervise()
+    _end_with_parent()
+    return _run_relay(config) if part == "relay" else _run_jobs(config)
+
+
+def _supervise() -> int:
+    stop = _stop_on_signal()
+    children: dict[str, subprocess.Popen[bytes]] = {}
+    while not stop.is_set():
+        for part in PARTS:
+            child = children.get(part)
+            if child is not None and child.poll() is None:
+                continue
+            if child is not None:
+                log.warning("worker: %s ended with %s, starting it again", part, child.returncode)
+            children[part] = subprocess.Popen([sys.executable, "-m", "couponapp.worker", "--part", part])
+        stop.wait(RESTART_DELAY_S)
+    for child in children.values():
+        child.terminate()
+    for child in children.values():
+        try:
+            child.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+    return 0
+
+
+def _run_relay(config: Settings) -> int:
+    redis = Redis.from_url(config.redis_url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
+    Relay(_pool(config, "relay"), redis, lease_s=config.notify_lease_s).run(_stop_on_signal())
+    return 0
+
+
+def _run_jobs(config: Settings) -> int:
+    channel = FileChannel(config.notify_dir, config.time_zone)
+    jobs.configure(jobs.Delivery(_pool(config, "jobs"), channel))
+    # No fork per job: a send is short, and its failure harms nothing but its own job.
+    redis = Redis.from_url(config.redis_url, socket_connect_timeout=REDIS_TIMEOUT_S)
+    SimpleWorker([QUEUE_NAME], connection=redis).work(logging_level=None)
+    return 0
+
+
+def _pool(config: Settings, name: str) -> Pool:
+    return Pool(config.database_url, name=name, max_size=2, timeouts=Timeouts.within(DATABASE_DEADLINE_MS))
+
+
+def _stop_on_signal() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _end_with_parent() -> None:
+    """A child must not outlive a supervisor that was killed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            threading.Event().wait(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""The web server's settings, each with its reason."""
+
+import contextlib
+import os
+import shutil
+import sys
+import threading
+from typing import Any
+
+from couponapp import settings
+from couponapp.errors import ConfigurationError
+
+try:
+    _settings = settings.load()
+    _settings.require_for_web()
+except ConfigurationError as error:
+    # One line instead of gunicorn's traceback.
+    print(f"couponapp: {error}", file=sys.stderr)
+    sys.exit(1)
+
+wsgi_app = "wsgi:app"
+bind = f"{_settings.host}:{_settings.port}"
+workers = _settings.web_processes
+
+# An idle or slow client costs a greenlet, not one of a few threads, and psycopg waits
+# cooperatively (docs/decisions/0006).
+worker_class = "gevent"
+worker_connections = 1000
+# The kernel caps it at net.core.somaxconn: the queue of a crowd that arrives in one second.
+backlog = 4096
+
+# A request is answered within its deadline; a process whose loop has stalled for much longer is
+# broken and replaced.
+timeout = 30
+graceful_timeout = 10
+# Longer than the idle time-out of usual load balancers' probes, short enough for TERM.
+keepalive = 5
+
+# Refuse early what no client of ours sends.
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+
+# X-Forwarded-* is the application's business (COUPON_TRUSTED_PROXIES): gunicorn itself would
+# believe it from every process on this machine.
+forwarded_allow_ips = ""
+# Two instances on one machine would share one control socket.
+control_socket_disable = True
+
+accesslog = None
+errorlog = "-"
+loglevel = _settings.log_level
+
+_RECORD_EVERY_S = 2.0
+
+
+def on_starting(server: Any) -> None:
+    """Counters of processes that are gone must not count again."""
+    directory = _settings.metrics_dir
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+# Before the first import of prometheus_client, which decides at import whether it shares.
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_settings.metrics_dir.resolve())
+
+
+_WARM_UP_S = 3.0
+
+
+def post_worker_init(worker: Any) -> None:
+    """After the fork: connect before the first request does, and record the pools' gauges.
+
+    Regularly, because a scrape is answered by one process only.
+    """
+    from couponapp.web.parts import EXTENSION
+    from couponapp.web.probes import record_pools
+
+    parts = worker.wsgi.extensions[EXTENSION]
+    for pool in parts.pools:
+        pool.warm_up(_WARM_UP_S)
+
+    def record() -> None:
+        while worker.alive:
+            record_pools(parts)
+            threading.Event().wait(_RECORD_EVERY_S)
+
+    threading.Thread(target=record, name="record-pools", daemon=True).start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Close the pools, so that PostgreSQL need not find out by itself."""
+    from couponapp.web.parts import EXTENSION
+
+    with contextlib.suppress(Exception):
+        for pool in worker.wsgi.extensions[EXTENSION].pools:
+            pool.close()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Also after kill -9: drop the gauges of a process that is gone."""
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # brings no types

@@ -1,0 +1,178 @@
+"""Fixtures: a PostgreSQL and a Redis for the session, a database built from the migrations per test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from redis import Redis
+
+from couponapp import settings, tokens
+from couponapp.local.postgres import EmbeddedPostgres, free_port
+from couponapp.local.valkey import EmbeddedValkey
+from couponapp.planning import coupons
+from couponapp.settings import Settings
+from couponapp.storage import migrations
+from couponapp.storage.pool import Pool, Timeouts
+from couponapp.web import create_app
+from tests.servers import fresh_database, service_environ, with_database
+
+TEMPLATE = f"couponapp_template_{os.getpid()}"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without Chromium a person's run skips the browser tests with a word; CI fails."""
+    if CHROMIUM is not None:
+        return
+    if os.environ.get("CI"):
+        raise pytest.UsageError("CI needs Chromium for the browser tests")
+    for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.skip(reason="no Chromium on this machine"))
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server on which tests make databases of their own."""
+    if url := os.environ.get("DATABASE_URL"):
+        yield url
+        return
+    directory = tmp_path_factory.mktemp("postgres")
+    # No test pulls the plug on this one (those have their own), so nothing must reach the disk.
+    server = EmbeddedPostgres(directory, password="test", port=free_port(), options=("fsync=off",))
+    server.start(directory)
+    yield server.url
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def redis_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis server; where it is not our own, the tests keep to its database 15."""
+    if url := os.environ.get("REDIS_URL"):
+        yield with_database(url, "15")
+        return
+    directory = tmp_path_factory.mktemp("valkey")
+    server = EmbeddedValkey(directory, password="test", port=free_port())
+    server.start(directory)
+    yield server.url
+    server.end()
+
+
+@pytest.fixture
+def redis_url(redis_server_url: str) -> str:
+    """An empty Redis database."""
+    with Redis.from_url(redis_server_url) as client:
+        client.flushdb()
+    return redis_server_url
+
+
+@pytest.fixture(scope="session")
+def template(postgres_url: str) -> Iterator[str]:
+    """A database built from the migrations, to be cloned."""
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{TEMPLATE}"'.encode())
+    migrations.migrate(with_database(postgres_url, TEMPLATE))
+    yield TEMPLATE
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute(f'DROP DATABASE "{TEMPLATE}" WITH (FORCE)'.encode())
+
+
+@pytest.fixture
+def database_url(postgres_url: str, template: str) -> Iterator[str]:
+    """A database of this test alone."""
+    with fresh_database(postgres_url, template=template) as url:
+        yield url
+
+
+@pytest.fixture
+def make_pool() -> Iterator[Callable[..., Pool]]:
+    """Makes pools that are closed when the test ends."""
+    made: list[Pool] = []
+
+    def make(url: str, *, size: int = 4, deadline_ms: int = 20_000) -> Pool:
+        made.append(Pool(url, name="test", max_size=size, timeouts=Timeouts.within(deadline_ms)))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        pool.close()
+
+
+@pytest.fixture
+def pool(make_pool: Callable[..., Pool], database_url: str) -> Pool:
+    """A pool on this test's database."""
+    return make_pool(database_url)
+
+
+@pytest.fixture
+def new_coupon(pool: Pool) -> Callable[..., int]:
+    """Makes a coupon; open now unless told otherwise."""
+
+    def make(*, total: int = 10, opens_in_s: float = -60.0, closes_in_s: float = 3600.0, name: str = "쿠폰") -> int:
+        return coupons.create(pool, name=name, total=total, opens_at=opens_in_s, closes_at=closes_in_s)
+
+    return make
+
+
+@pytest.fixture
+def environ(database_url: str, redis_url: str) -> dict[str, str]:
+    """The environment of a service on this test's database and Redis."""
+    return service_environ(database_url, redis_url)
+
+
+@pytest.fixture
+def config(environ: dict[str, str]) -> Settings:
+    """The settings of that service."""
+    return settings.load(environ)
+
+
+@pytest.fixture
+def make_app() -> Iterator[Callable[..., Flask]]:
+    """Makes applications whose pools are closed when the test ends."""
+    made: list[Flask] = []
+
+    def make(config: Settings) -> Flask:
+        made.append(create_app(config))
+        return made[-1]
+
+    yield make
+    for app in made:
+        for pool in app.extensions["couponapp"].pools:
+            pool.close()
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask], config: Settings) -> Flask:
+    """The application, in this process."""
+    return make_app(config)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """Asks the application in this process."""
+    return app.test_client()
+
+
+@pytest.fixture
+def token_of(config: Settings) -> Callable[[str], str]:
+    """Signs a token for a user."""
+    return lambda user: tokens.sign(config, user, ttl_s=600)
+
+
+@pytest.fixture
+def bearer(token_of: Callable[[str], str]) -> Callable[[str], dict[str, str]]:
+    """The Authorization header of a user."""
+    return lambda user: {"Authorization": f"Bearer {token_of(user)}"}
+
+
+@pytest.fixture
+def notifications(tmp_path: Path) -> Path:
+    """Where a worker under test leaves its messages."""
+    return tmp_path / "notifications"
