@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import sys
 import threading
 from typing import Any
@@ -57,8 +56,9 @@ _RECORD_EVERY_S = 2.0
 def on_starting(server: Any) -> None:
     """Counters of processes that are gone must not count again."""
     directory = _settings.metrics_dir
-    shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
+    for left_over in directory.glob("*.db"):
+        left_over.unlink()
 
 
 # Before the first import of prometheus_client, which decides at import whether it shares.

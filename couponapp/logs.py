@@ -11,5 +11,6 @@ def configure(level: str) -> None:
         level=level.upper(), format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", force=True
     )
     quiet = max(logging.WARNING, logging.getLevelName(level.upper()))
-    for name in ("rq.worker", "rq.queue", "psycopg.pool", "urllib3"):
+    # flask-limiter would log the id of every user whom it refuses.
+    for name in ("rq.worker", "rq.queue", "psycopg.pool", "flask-limiter"):
         logging.getLogger(name).setLevel(quiet)

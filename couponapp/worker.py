@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the worker until TERM or Ctrl-C; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m couponapp.worker", description=__doc__)
     parser.add_argument("--part", choices=PARTS, help="run only this part, in this process")
-    part = parser.parse_args(arguments).part
+    parser.add_argument("--parent", type=int, help="end when this process is no longer the parent")
+    given = parser.parse_args(arguments)
+    part = given.part
     try:
         config = settings.load()
         config.require("database_url", "redis_url")
@@ -49,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     logs.configure(config.log_level)
     if part is None:
         return _supervise()
-    _end_with_parent()
+    if given.parent is not None:
+        _end_with_parent(given.parent)
     return _run_relay(config) if part == "relay" else _run_jobs(config)
 
 
@@ -63,7 +66,7 @@ def _supervise() -> int:
                 continue
             if child is not None:
                 log.warning("worker: %s ended with %s, starting it again", part, child.returncode)
-            children[part] = subprocess.Popen([sys.executable, "-m", "couponapp.worker", "--part", part])
+            children[part] = _start(part)
         stop.wait(RESTART_DELAY_S)
     for child in children.values():
         child.terminate()
@@ -73,6 +76,12 @@ def _supervise() -> int:
         except subprocess.TimeoutExpired:
             child.kill()
     return 0
+
+
+def _start(part: str) -> subprocess.Popen[bytes]:
+    # The parent's pid is told, not asked for: it may be dead before the child is awake.
+    own_pid = str(os.getpid())
+    return subprocess.Popen([sys.executable, "-m", "couponapp.worker", "--parent", own_pid, "--part", part])
 
 
 def _run_relay(config: Settings) -> int:
@@ -101,9 +110,8 @@ def _stop_on_signal() -> threading.Event:
     return stop
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """A child must not outlive a supervisor that was killed."""
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -66,7 +66,6 @@ class RateLimits:
         Raises:
             TooManyRequests: a limit refuses it; says when to try again.
         """
-        self._check_process()
         g.rate_limited_user = user_id
         try:
             self._count()
@@ -74,6 +73,8 @@ class RateLimits:
             limit = self._limiter.current_limit
             reset_s = limit.reset_at if limit else time.time()
             raise TooManyRequests(max(1, round(reset_s - time.time()))) from refusal
+        # Last: a user over his own limit must not use up what the process allows everybody.
+        self._check_process()
 
     def _check_process(self) -> None:
         limit = self._process_limit

@@ -126,6 +126,8 @@ class EmbeddedPostgres:
             "--clear-groups",
             "--inh-caps=+dac_override",
             "--ambient-caps=+dac_override",
+            # access() would ask without that right: initdb looks for its programs that way.
+            "--securebits=+no_setuid_fixup",
             "--",
         ]
 

@@ -60,13 +60,14 @@ def _run(stop: threading.Event, stack: ExitStack) -> int:
     chosen = _chosen_settings(secret)
     config = settings.load(chosen)
     _check_port(config)
-    chosen = {**chosen, **_start_servers(config, secret, stack)}
+    servers = _start_servers(config, secret, stack)
+    chosen = {**chosen, **{env: server.url for env, server in servers.items()}}
     config = settings.load(chosen)
     _prepare_database(config)
     stack.enter_context(_env_file(chosen))
     if stop.is_set():
         return 0
-    services = Services({**os.environ, **chosen})
+    services = Services({**os.environ, **chosen}, list(servers.values()))
     stack.callback(services.end)
     services.start()
     if not _wait_until_ready(config, services, stop):
@@ -75,8 +76,11 @@ def _run(stop: threading.Event, stack: ExitStack) -> int:
     return services.watch(stop)
 
 
+Server = EmbeddedPostgres | EmbeddedValkey
+
+
 class Services:
-    """gunicorn and the notification worker."""
+    """gunicorn and the notification worker, and an eye on the servers that they need."""
 
     COMMANDS: Mapping[str, list[str]] = {
         "web": [sys.executable, "-m", "gunicorn"],
@@ -84,9 +88,15 @@ class Services:
         "worker": ["nice", "-n", "10", sys.executable, "-m", "couponapp.worker"],
     }
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        """Keep the environment that they are started with."""
+    def __init__(self, environ: Mapping[str, str], servers: list[Server]) -> None:
+        """Keep what they are started with.
+
+        Args:
+            environ: their whole environment.
+            servers: the running servers of our own.
+        """
         self._environ = environ
+        self._servers = servers
         self._children: dict[str, Child] = {}
         self._restarts: list[float] = []
 
@@ -108,15 +118,14 @@ class Services:
     def watch(self, stop: threading.Event) -> int:
         """Start again what dies, until told to stop or until it dies too often."""
         while not stop.wait(0.5):
+            for server in self._servers:
+                if server.child is not None and (code := server.child.process.poll()) is not None:
+                    self._count_restart(server.child.name, code)
+                    server.start(RUN_DIR)
             for name, child in list(self._children.items()):
-                if child.process.poll() is None:
-                    continue
-                now = time.monotonic()
-                self._restarts = [t for t in self._restarts if now - t < RESTART_WINDOW_S] + [now]
-                if len(self._restarts) > MAX_RESTARTS:
-                    raise ConfigurationError(f"{name} ends again and again (last with {child.process.returncode})")
-                _say(f"{name} ended with {child.process.returncode}; starting it again")
-                self._start(name)
+                if (code := child.process.poll()) is not None:
+                    self._count_restart(name, code)
+                    self._start(name)
         return 0
 
     def end(self) -> None:
@@ -125,6 +134,13 @@ class Services:
             child.ask_to_end()
         for child in self._children.values():
             child.wait_or_kill(END_WEB_TIMEOUT_S)
+
+    def _count_restart(self, name: str, code: int) -> None:
+        now = time.monotonic()
+        self._restarts = [t for t in self._restarts if now - t < RESTART_WINDOW_S] + [now]
+        if len(self._restarts) > MAX_RESTARTS:
+            raise ConfigurationError(f"{name} ends again and again (last with {code})")
+        _say(f"{name} ended with {code}; starting it again")
 
     def _start(self, name: str) -> None:
         self._children[name] = Child(name, RUN_DIR, self.COMMANDS[name], environ=self._environ)
@@ -182,20 +198,21 @@ def _check_port(config: Settings) -> None:
         raise ConfigurationError(f"PORT {config.port} on {config.host} cannot be used: {error.strerror}") from error
 
 
-def _start_servers(config: Settings, secret: Mapping[str, str], stack: ExitStack) -> dict[str, str]:
-    started = {}
+def _start_servers(config: Settings, secret: Mapping[str, str], stack: ExitStack) -> dict[str, Server]:
+    """Start a server of our own for each address that is not set; by the variable it stands for."""
+    started: dict[str, Server] = {}
     if not config.database_url:
         _say("starting PostgreSQL")
         postgres = EmbeddedPostgres(VAR / "postgres", password=secret["POSTGRES_PASSWORD"], port=free_port())
         stack.callback(postgres.end)
         postgres.start(RUN_DIR)
-        started["DATABASE_URL"] = postgres.url
+        started["DATABASE_URL"] = postgres
     if not config.redis_url:
         _say("starting Valkey")
         valkey = EmbeddedValkey(VAR / "valkey", password=secret["VALKEY_PASSWORD"], port=free_port())
         stack.callback(valkey.end)
         valkey.start(RUN_DIR)
-        started["REDIS_URL"] = valkey.url
+        started["REDIS_URL"] = valkey
     else:
         _check_redis(config.redis_url)
     return started

@@ -113,7 +113,12 @@ RESUME = "UPDATE coupons SET state = 'open' WHERE id = %(coupon_id)s AND state I
 
 
 def resume(pool: Pool, coupon_id: int) -> None:
-    """Go on issuing after `pause`; errors as there."""
+    """Go on issuing after a pause.
+
+    Raises:
+        CouponNotFound: there is none.
+        RuleViolated: it is closed for good.
+    """
     if not pool.execute(RESUME, {"coupon_id": coupon_id}):
         _refuse(pool, coupon_id)
 

@@ -60,10 +60,15 @@ class Timeouts:
         )
 
     def options(self) -> str:
-        """Libpq's `options`: the session is born with its timeouts, no SET per request."""
+        """The `options` of libpq: the session is born with its timeouts, no SET per request.
+
+        And with what the issue statement relies on, whatever the server's defaults are: its
+        isolation level, and that «committed» means on disk.
+        """
         return (
             f"-c statement_timeout={self.statement_ms} -c lock_timeout={self.lock_ms}"
             f" -c idle_in_transaction_session_timeout={self.idle_ms}"
+            r" -c default_transaction_isolation=read\ committed -c synchronous_commit=on"
         )
 
 

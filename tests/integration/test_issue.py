@@ -97,7 +97,7 @@ def test_the_same_key_gets_the_first_issuance_again(pool: Pool, new_coupon: NewC
     coupon_id = new_coupon()
     first = issue(pool, coupon_id, "kim", "key-1")
     again = issue(pool, coupon_id, "kim", "key-1")
-    assert (Outcome.ISSUED, Outcome.REPLAYED) == (first.outcome, again.outcome)
+    assert (first.outcome, again.outcome) == (Outcome.ISSUED, Outcome.REPLAYED)
     assert first.issuance == again.issuance
     assert issue(pool, coupon_id, "kim", "key-2").outcome is Outcome.ALREADY_ISSUED
 

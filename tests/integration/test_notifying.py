@@ -1,0 +1,202 @@
+"""Outbox → relay → RQ → file: what is lost on the way comes back, what is repeated counts once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import psutil
+import pytest
+from redis import Redis, RedisError
+from rq import Queue
+from rq.worker import SimpleWorker
+
+from couponapp.issuing.issue import issue
+from couponapp.local.postgres import free_port
+from couponapp.notifying import jobs, outbox
+from couponapp.notifying.channels import FileChannel
+from couponapp.notifying.relay import BATCH, MAX_QUEUED_JOBS, QUEUE_NAME, Relay
+from couponapp.planning.verify import verify
+from couponapp.storage.pool import Pool
+from tests.servers import end, running_worker, wait_until
+
+NewCoupon = Callable[..., int]
+SEOUL = ZoneInfo("Asia/Seoul")
+LEASES_RUN_OUT = "UPDATE outbox SET leased_until = now() - interval '1 second' WHERE leased_until IS NOT NULL"
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Redis:
+    return Redis.from_url(redis_url)
+
+
+@pytest.fixture
+def relay(pool: Pool, redis: Redis) -> Relay:
+    return Relay(pool, redis, lease_s=60)
+
+
+@pytest.fixture
+def work(pool: Pool, redis: Redis, notifications: Path) -> Callable[[], None]:
+    """Lets an RQ worker do everything that is queued."""
+
+    def run() -> None:
+        jobs.configure(jobs.Delivery(pool, FileChannel(notifications, SEOUL)))
+        SimpleWorker([QUEUE_NAME], connection=redis).work(burst=True)
+
+    return run
+
+
+def issue_to(pool: Pool, coupon_id: int, *users: str) -> list[int]:
+    attempts = [issue(pool, coupon_id, user) for user in users]
+    return [attempt.issuance.id for attempt in attempts if attempt.issuance]
+
+
+def sent(pool: Pool) -> int:
+    return outbox.progress(pool)[1]
+
+
+def messages(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("*"))
+
+
+def test_an_issuance_becomes_one_message_that_names_coupon_code_and_holder(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, work: Callable[[], None], notifications: Path
+) -> None:
+    attempt = issue(pool, new_coupon(name="추석 쿠폰"), "kim")
+    assert attempt.issuance is not None
+    assert relay.hand_over() == 1
+    work()
+    (message,) = notifications.glob("*")
+    text = message.read_text()
+    assert all(part in text for part in ("추석 쿠폰", attempt.issuance.code, "kim", "KST"))
+    assert sent(pool) == 1
+
+
+def test_rows_are_handed_over_oldest_first_and_once(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis
+) -> None:
+    coupon_id = new_coupon(total=100)
+    issue_to(pool, coupon_id, *(f"user-{n}" for n in range(60)))
+    assert [relay.hand_over(), relay.hand_over()] == [60, 0]
+    queued = [outbox_id for job in Queue(QUEUE_NAME, connection=redis).get_jobs() for outbox_id in job.args[0]]
+    rows = pool.fetch_all("SELECT id FROM outbox ORDER BY id")
+    assert queued == [row["id"] for row in rows]
+
+
+def test_relays_at_once_share_the_rows(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
+    coupon_id = new_coupon(total=500)
+    issue_to(pool, coupon_id, *(f"user-{n}" for n in range(3 * BATCH)))
+    with ThreadPoolExecutor(3) as executor:
+        counts = list(executor.map(lambda _: Relay(pool, redis, lease_s=60).hand_over(), range(3)))
+    queued = [outbox_id for job in Queue(QUEUE_NAME, connection=redis).get_jobs() for outbox_id in job.args[0]]
+    assert sum(counts) == len(queued) == len(set(queued))
+
+
+def test_what_redis_lost_comes_back_after_its_lease(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, work: Callable[[], None]
+) -> None:
+    issue_to(pool, new_coupon(), "kim", "lee")
+    assert relay.hand_over() == 2
+    redis.flushall()
+    work()
+    assert (relay.hand_over(), sent(pool)) == (0, 0)  # the negative control: lost, while the lease lasts
+    pool.execute(LEASES_RUN_OUT)
+    assert relay.hand_over() == 2
+    work()
+    assert sent(pool) == 2
+
+
+def test_redis_away_leaves_the_rows_free(pool: Pool, new_coupon: NewCoupon, relay: Relay) -> None:
+    issue_to(pool, new_coupon(), "kim")
+    away = Relay(pool, Redis(port=free_port(), socket_connect_timeout=1), lease_s=60)
+    with pytest.raises(RedisError):
+        away.hand_over()
+    assert relay.hand_over() == 1
+
+
+def test_a_repeated_job_sends_nothing_again(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, work: Callable[[], None], notifications: Path
+) -> None:
+    issue_to(pool, new_coupon(), "kim")
+    relay.hand_over()
+    pool.execute(LEASES_RUN_OUT)
+    relay.hand_over()
+    assert Queue(QUEUE_NAME, connection=redis).count == 2
+    work()
+    first = pool.fetch_one("SELECT sent_at FROM outbox")
+    (message,) = messages(notifications)
+    pool.execute("UPDATE outbox SET sent_at = NULL")  # as if the crash came between sending and noting it
+    pool.execute(LEASES_RUN_OUT)
+    relay.hand_over()
+    work()
+    assert first != pool.fetch_one("SELECT sent_at FROM outbox")
+    assert messages(notifications) == [message]
+
+
+def test_one_message_that_cannot_be_sent_does_not_hold_up_the_others(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, work: Callable[[], None], notifications: Path
+) -> None:
+    first, second, third = issue_to(pool, new_coupon(), "kim", "lee", "park")
+    in_the_way = notifications / f"issuance.issued-{second}.{os.getpid()}.draft"
+    in_the_way.mkdir(parents=True)
+    relay.hand_over()
+    work()
+    unsent = pool.fetch_all("SELECT issuance_id FROM outbox WHERE sent_at IS NULL")
+    assert [row["issuance_id"] for row in unsent] == [second]
+    in_the_way.rmdir()
+    pool.execute(LEASES_RUN_OUT)
+    relay.hand_over()
+    work()
+    assert messages(notifications) == [f"issuance.issued-{n}.txt" for n in (first, second, third)]
+
+
+def test_the_queue_never_holds_more_than_its_leases_can_bear(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis
+) -> None:
+    queue = Queue(QUEUE_NAME, connection=redis)
+    for _ in range(MAX_QUEUED_JOBS):
+        queue.enqueue(jobs.deliver, [])
+    issue_to(pool, new_coupon(), "kim")
+    assert relay.hand_over() == 0
+    queue.empty()
+    assert relay.hand_over() == 1
+
+
+def parts(worker: psutil.Process) -> dict[str, psutil.Process]:
+    return {child.cmdline()[-1]: child for child in worker.children() if "--part" in child.cmdline()}
+
+
+def test_the_worker_replaces_a_killed_part_and_ends_with_its_children(
+    tmp_path: Path, environ: dict[str, str], pool: Pool, new_coupon: NewCoupon
+) -> None:
+    coupon_id = new_coupon()
+    with running_worker(tmp_path, environ) as process:
+        worker = psutil.Process(process.pid)
+        for part in ("relay", "jobs"):
+            issue_to(pool, coupon_id, f"before-{part}")
+            wait_until(lambda: verify(pool).coupons[0]["waiting"] == 0, timeout_s=30, what="all is delivered")
+            killed = parts(worker)[part]
+            killed.kill()
+            issue_to(pool, coupon_id, f"after-{part}")
+            wait_until(lambda: verify(pool).coupons[0]["waiting"] == 0, timeout_s=30, what=f"all after {part} died")
+            wait_until(lambda: set(parts(worker)) == {"relay", "jobs"}, timeout_s=10, what="both parts run")
+        children = worker.children(recursive=True)
+        assert end(process) == 0
+        assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+def test_the_workers_parts_do_not_outlive_it(tmp_path: Path, environ: dict[str, str]) -> None:
+    with running_worker(tmp_path, environ) as process:
+        worker = psutil.Process(process.pid)
+        wait_until(lambda: set(parts(worker)) == {"relay", "jobs"}, timeout_s=10, what="both parts run")
+        children = list(parts(worker).values())
+        process.kill()
+        process.wait(5)
+        wait_until(
+            lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children),
+            timeout_s=15,
+            what="the parts have ended",
+        )
