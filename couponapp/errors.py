@@ -72,6 +72,10 @@ class PoolExhausted(Unavailable):
     """No pooled connection became free in time."""
 
 
+class DeadlineExceeded(Unavailable):
+    """The time that a request may take is used up."""
+
+
 class StatementTimedOut(Unavailable):
     """PostgreSQL did not finish the statement in time."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from limits import parse as parse_rate_limit
+from limits import parse_many as parse_rate_limits
 
 from couponapp.errors import ConfigurationError
 
@@ -25,6 +25,9 @@ LOCAL_ENV_FILE = Path("var/local.env")
 
 # RFC 7518, section 3.2: a key for HS256 has at least the size of the hash output.
 MIN_SECRET_BYTES = 32
+
+# The pages' own cookie; see couponapp.web.app.
+SESSION_COOKIE = "coupon_session"
 
 
 def _text(raw: str) -> str:
@@ -51,9 +54,10 @@ def _url(*schemes: str) -> Callable[[str], str]:
         try:
             parts = urlsplit(raw)
             _ = parts.port
-        except ValueError as error:
-            raise ValueError(f"is not a URL ({error})") from error
-        if parts.scheme not in schemes:
+        except ValueError:
+            # Not the reason: it quotes what it tripped over, which may be part of a password.
+            raise ValueError("is not a URL; a password's special characters must be percent-encoded") from None
+        if parts.scheme not in schemes or not raw.startswith(f"{parts.scheme}://"):
             raise ValueError("must be a URL that begins with " + " or ".join(f"{s}://" for s in schemes))
         return raw
 
@@ -68,7 +72,7 @@ def _secret(raw: str) -> str:
 
 def _rate(raw: str) -> str:
     try:
-        limit = parse_rate_limit(raw)
+        (limit,) = parse_rate_limits(raw)
     except ValueError as error:
         raise ValueError("must be a rate such as 5/minute") from error
     if limit.amount < 1:
@@ -77,10 +81,22 @@ def _rate(raw: str) -> str:
 
 
 def _hosts(raw: str) -> tuple[str, ...]:
-    hosts = tuple(host.strip() for host in raw.split(",") if host.strip())
-    if not all(re.fullmatch(r"\.?[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\]", host) for host in hosts):
+    hosts = tuple(host.strip().lower() for host in raw.split(",") if host.strip())
+    if not hosts or not all(re.fullmatch(r"\.?[a-z0-9][a-z0-9.\-]*|\[[0-9a-f:.]+\]", host) for host in hosts):
         raise ValueError("must be a comma-separated list of host names without ports")
     return hosts
+
+
+def _address(raw: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", raw):
+        raise ValueError("must be an address or a host name")
+    return raw
+
+
+def _cookie_name(raw: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", raw) or raw == SESSION_COOKIE:
+        raise ValueError(f"must be 1 to 64 letters, digits, _ or -, and not {SESSION_COOKIE}")
+    return raw
 
 
 def _time_zone(raw: str) -> zoneinfo.ZoneInfo:
@@ -116,7 +132,9 @@ class Settings:
     """All settings, checked."""
 
     port: int = setting("PORT", "8000", _integer(1, 65535), "Port that the web server listens on.")
-    host: str = setting("COUPON_HOST", "127.0.0.1", _text, "Address that the web server listens on; 0.0.0.0 for all.")
+    host: str = setting(
+        "COUPON_HOST", "127.0.0.1", _address, "Address that the web server listens on; 0.0.0.0 for all."
+    )
     web_processes: int = setting("WEB_CONCURRENCY", "2", _integer(1, 256), "Number of web processes.")
     database_url: str = setting("DATABASE_URL", "", _url("postgresql", "postgres"), "PostgreSQL 15 or newer, as a URL.")
     redis_url: str = setting("REDIS_URL", "", _url("redis", "rediss", "unix"), "Redis or Valkey, as a URL.")
@@ -167,7 +185,7 @@ class Settings:
         "COUPON_DEMO_LOGIN", "0", _flag, "1 lets anybody log in as anybody at /login. For demos only."
     )
     cookie_name: str = setting(
-        "COUPON_COOKIE_NAME", "coupon_token", _text, "Cookie in which the pages find the user's token."
+        "COUPON_COOKIE_NAME", "coupon_token", _cookie_name, "Cookie in which the pages find the user's token."
     )
     cookie_secure: bool = setting(
         "COUPON_COOKIE_SECURE", "1", _flag, "1 sends cookies over HTTPS only; 0 is for trials without TLS."
@@ -273,8 +291,9 @@ def _raw_value(env: str, environ: Mapping[str, str]) -> str:
 
 def _with_local_servers(environ: Mapping[str, str]) -> dict[str, str]:
     local = _read_env_file(LOCAL_ENV_FILE)
-    if environ.get("COUPON_JWT_JWKS"):
-        local.pop("COUPON_JWT_SECRET", None)
+    if environ.get("COUPON_JWT_JWKS") or environ.get("COUPON_JWT_JWKS_FILE"):
+        for name in ("COUPON_JWT_SECRET", "COUPON_DEMO_LOGIN"):
+            local.pop(name, None)
     unset = {k: v for k, v in local.items() if not environ.get(k) and not environ.get(f"{k}_FILE")}
     return {**environ, **unset}
 

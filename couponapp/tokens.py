@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import threading
@@ -35,6 +36,8 @@ MIN_REFRESH_GAP_S = 10.0
 UNKNOWN_KEY_WAIT_S = 0.15
 FETCH_TIMEOUT_S = 3.0
 MAX_KEY_SET_BYTES = 256 * 1024
+# What reading one can raise. Whatever a key server answers, the refreshing thread must live on.
+_NO_KEY_SET = (OSError, ValueError, RecursionError, http.client.HTTPException)
 
 
 class Verifier(Protocol):
@@ -149,7 +152,7 @@ class KeySet:
         self._lock = threading.Lock()
         try:
             self._keys = self._read()
-        except (OSError, ValueError) as error:
+        except _NO_KEY_SET as error:
             if not _is_url(source):
                 raise ConfigurationError(f"COUPON_JWT_JWKS: cannot use {source}: {error}") from error
             log.warning("key set: %s does not answer (%s); trying again", source, error)
@@ -198,7 +201,7 @@ class KeySet:
             self._wanted.clear()
             try:
                 self._keys = self._read()
-            except (OSError, ValueError) as error:
+            except _NO_KEY_SET as error:
                 log.warning("key set: keeping the old keys, %s: %s", self._source, error)
             finally:
                 with self._refreshed:
@@ -229,14 +232,15 @@ def _parse_keys(entries: list[Any]) -> dict[tuple[str | None, str], Any]:
         if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
             continue
         algorithm = next((a for a, kty in KEY_TYPE.items() if kty == entry.get("kty")), None)
-        if algorithm is None or entry.get("alg", algorithm) != algorithm:
+        key_id = entry.get("kid")
+        if algorithm is None or entry.get("alg", algorithm) != algorithm or not isinstance(key_id, str | None):
             continue
         try:
             key = jwt.PyJWK(entry, algorithm).key
-        except jwt.PyJWTError as error:
-            log.warning("key set: leaving out key %r: %s", entry.get("kid"), error)
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            log.warning("key set: leaving out key %r: %s", key_id, error)
             continue
-        keys[(entry.get("kid"), entry["kty"])] = key
+        keys[(key_id, entry["kty"])] = key
     if not keys:
         raise ValueError("no key for " + ", ".join(KEY_SET_ALGORITHMS))
     return keys

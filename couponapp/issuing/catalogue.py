@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Generic, TypeVar, cast
 
-from couponapp.errors import Unavailable
+from couponapp.guards.cache import Cache
 from couponapp.storage.pool import Pool, Row
 
 # The contract: `remaining` may be up to 1 s old, and a pause is effective everywhere within 1 s.
 MAX_AGE_S = 1.0
-# A caller waits that long for another one's refresh before it gives up.
-MAX_WAIT_S = 1.0
 MAX_LISTED = 100
-# Ids that nobody has made must not fill the memory.
-MAX_CACHED = 10_000
 
 
 class Status(StrEnum):
@@ -91,7 +83,7 @@ LIMIT {MAX_LISTED}
 
 
 class Catalogue:
-    """Reads coupons through a cache that one caller at a time refreshes."""
+    """Reads coupons through a cache that one thread at a time refreshes."""
 
     def __init__(self, pool: Pool, clock: Callable[[], float] = time.monotonic) -> None:
         """Keep the pool.
@@ -102,16 +94,20 @@ class Catalogue:
         """
         self._pool = pool
         self._clock = clock
-        self._coupons: Cache[int, Coupon | None] = Cache(self._read_one, clock=clock)
-        self._current: Cache[None, tuple[Coupon, ...]] = Cache(self._read_current, clock=clock)
+        self._coupons: Cache[int, Coupon | None] = Cache(self._read_one, max_age_s=MAX_AGE_S, clock=clock)
+        self._current: Cache[None, tuple[Coupon, ...]] = Cache(self._read_current, max_age_s=MAX_AGE_S, clock=clock)
 
-    def coupon(self, coupon_id: int) -> Coupon | None:
+    def coupon(self, coupon_id: int, *, wait_s: float | None = None) -> Coupon | None:
         """One coupon, or None where there is none. At most one second old while PostgreSQL answers.
+
+        Args:
+            coupon_id: which one.
+            wait_s: how long to wait for a first read, in seconds.
 
         Raises:
             couponapp.errors.Unavailable: PostgreSQL does not answer and nothing is cached.
         """
-        return self._coupons.get(coupon_id)
+        return self._coupons.get(coupon_id, wait_s=wait_s)
 
     def current(self) -> tuple[Coupon, ...]:
         """Coupons that run or are to come, the latest opening first; errors as in `coupon`."""
@@ -135,110 +131,3 @@ def _coupon(row: Row, asked_s: float) -> Coupon:
     # The moment of asking, not of the answer: a slow answer then makes our idea of the database's
     # clock run ahead, so an early refusal is never wrong. The statement has the last word anyway.
     return Coupon(**row, read_mono_s=asked_s)
-
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-@dataclass(frozen=True)
-class _Entry(Generic[V]):
-    value: V
-    # The moment before the read began: what changed since then may not be in the value.
-    as_of_s: float
-    # Until then no refresh is tried, because the last one failed.
-    stale_until_s: float = 0.0
-
-
-class Cache(Generic[K, V]):
-    """A bounded cache in which old values serve while one caller refreshes.
-
-    Callers share one refresh and its result, so a slow or failing reader is asked once at a
-    time and nobody queues behind the others. Where it fails, the old value goes on serving.
-    """
-
-    def __init__(
-        self,
-        read: Callable[[K], V],
-        *,
-        clock: Callable[[], float],
-        max_age_s: float = MAX_AGE_S,
-        max_wait_s: float = MAX_WAIT_S,
-        max_entries: int = MAX_CACHED,
-    ) -> None:
-        """Keep the reader.
-
-        Args:
-            read: gets the value of a key, in bounded time; raises `Unavailable` where it cannot.
-            clock: monotonic, in seconds.
-            max_age_s: the oldest that a value may be while `read` works, in seconds.
-            max_wait_s: how long a caller waits for another one's refresh, in seconds.
-            max_entries: the least recently used go beyond that.
-        """
-        self._read = read
-        self._clock = clock
-        self._max_age_s = max_age_s
-        # Refreshing at half the age leaves the other half for the refresh itself, while the
-        # other callers still use the old value.
-        self._fresh_s = max_age_s / 2
-        self._max_wait_s = max_wait_s
-        self._max_entries = max_entries
-        self._entries: OrderedDict[K, _Entry[V]] = OrderedDict()
-        self._flights: dict[K, Future[V]] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: K) -> V:
-        """The value, cached or read now.
-
-        Raises:
-            couponapp.errors.Unavailable: nothing is cached and it cannot be read in time.
-        """
-        with self._lock:
-            entry, now = self._entries.get(key), self._clock()
-            flight = self._flights.get(key)
-            if entry is not None and self._serves(entry, now, refreshing=flight is not None):
-                self._entries.move_to_end(key)
-                return entry.value
-            if flight is None:
-                mine = self._flights[key] = Future()
-        if flight is None:
-            return self._refresh(key, entry, mine)
-        try:
-            return flight.result(self._max_wait_s)
-        except TimeoutError as error:
-            raise Unavailable() from error
-
-    def _serves(self, entry: _Entry[V], now: float, *, refreshing: bool) -> bool:
-        age_s = now - entry.as_of_s
-        return age_s < self._fresh_s or now < entry.stale_until_s or (refreshing and age_s < self._max_age_s)
-
-    def _refresh(self, key: K, old: _Entry[V] | None, flight: Future[V]) -> V:
-        as_of_s = self._clock()
-        try:
-            try:
-                entry = _Entry(self._read(key), as_of_s)
-            except Unavailable:
-                if old is None:
-                    raise
-                entry = _Entry(old.value, old.as_of_s, stale_until_s=self._clock() + self._fresh_s)
-            self._store(key, entry)
-        except BaseException as error:
-            self._land(key, flight, error=error)
-            raise
-        self._land(key, flight, value=entry.value)
-        return entry.value
-
-    def _store(self, key: K, entry: _Entry[V]) -> None:
-        with self._lock:
-            self._entries[key] = entry
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._max_entries:
-                self._entries.popitem(last=False)
-
-    def _land(self, key: K, flight: Future[V], *, value: V | None = None, error: BaseException | None = None) -> None:
-        with self._lock:
-            del self._flights[key]
-        if error is not None:
-            flight.set_exception(error)
-        else:
-            flight.set_result(cast(V, value))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import LiteralString
 
 from couponapp.errors import ConnectionLost, ConstraintViolated, Unavailable
+from couponapp.guards.deadline import Deadline
 from couponapp.issuing.codes import new_code
 from couponapp.issuing.issuances import Issuance
 from couponapp.storage.pool import Pool, Row
@@ -45,19 +47,20 @@ class Attempt:
 
 
 # What the snapshot shows. An earlier line wins: a retry finds its own issuance and a holder is
-# told so, whatever has become of the coupon since.
+# told so, whatever has become of the coupon since. A key that was used for another coupon matters
+# only where this one could be issued.
 _SEEN = """
     SELECT c.id AS coupon_id, c.name AS coupon_name, c.valid_days, c.opens_at, now() AS now,
            held.id, held.user_id, held.code, held.issued_at, held.expires_at,
            CASE
                WHEN keyed.coupon_id = c.id THEN 'REPLAYED'
-               WHEN keyed.id IS NOT NULL THEN 'IDEMPOTENCY_KEY_REUSED'
                WHEN held.id IS NOT NULL THEN 'ALREADY_ISSUED'
                WHEN c.state = 'closed' THEN 'CLOSED'
                WHEN now() < c.opens_at THEN 'NOT_OPEN'
                WHEN now() >= c.closes_at THEN 'CLOSED'
                WHEN c.state = 'paused' THEN 'PAUSED'
                WHEN s.remaining = 0 THEN 'SOLD_OUT'
+               WHEN keyed.id IS NOT NULL THEN 'IDEMPOTENCY_KEY_REUSED'
                ELSE 'ISSUED'
            END AS verdict
     FROM coupons c
@@ -111,7 +114,13 @@ _LOST_TO_TWIN = "LOST_TO_TWIN"
 
 
 def issue(
-    pool: Pool, coupon_id: int, user_id: str, key: str | None = None, *, statement: LiteralString = ISSUE
+    pool: Pool,
+    coupon_id: int,
+    user_id: str,
+    key: str | None = None,
+    *,
+    deadline: Deadline | None = None,
+    statement: LiteralString = ISSUE,
 ) -> Attempt:
     """Try to issue one coupon to one user. «Issued» means committed.
 
@@ -124,32 +133,38 @@ def issue(
         coupon_id: 1 to 2^63 - 1.
         user_id: 1 to 128 printable characters.
         key: the `Idempotency-Key`, 1 to 255 characters, where the caller has one.
+        deadline: bounds all round trips together; each has the pool's own bound when left out.
         statement: tests put wrong statements here, to see that they are caught.
 
     Raises:
         couponapp.errors.Unavailable: and its children; after a `ConnectionLost` or
             `StatementTimedOut` the outcome is unknown, and the same key tells it later.
     """
-    code = new_code()
+    params = {"coupon_id": coupon_id, "user_id": user_id, "key": key, "code": new_code()}
+
+    def timeout_s() -> float | None:
+        return deadline.remaining_s() if deadline is not None else None
+
     try:
-        return _attempt(pool, coupon_id, user_id, key, code, statement)
+        return _attempt(pool, statement, params, timeout_s)
     except ConnectionLost:
-        attempt = _attempt(pool, coupon_id, user_id, key, code, statement)
-        if attempt.issuance is not None and attempt.issuance.code == code:
+        attempt = _attempt(pool, statement, params, timeout_s)
+        if attempt.issuance is not None and attempt.issuance.code == params["code"]:
             return Attempt(Outcome.ISSUED, attempt.issuance)
         return attempt
 
 
-def _attempt(pool: Pool, coupon_id: int, user_id: str, key: str | None, code: str, statement: LiteralString) -> Attempt:
-    params = {"coupon_id": coupon_id, "user_id": user_id, "key": key, "code": code}
+def _attempt(
+    pool: Pool, statement: LiteralString, params: Mapping[str, object], timeout_s: Callable[[], float | None]
+) -> Attempt:
     try:
-        row = pool.fetch_one(statement, params)
+        row = pool.fetch_one(statement, params, timeout_s=timeout_s())
     except ConstraintViolated as refusal:
         if refusal.constraint != _NO_PIECE_LEFT:
             raise
         return Attempt(Outcome.SOLD_OUT)
     if row is not None and row["verdict"] == _LOST_TO_TWIN:
-        row = pool.fetch_one(LOOK, params)
+        row = pool.fetch_one(LOOK, params, timeout_s=timeout_s())
         if row is not None and row["verdict"] == Outcome.ISSUED:
             # No twin and no such key: the new code exists already, at a chance of 2^-99.
             raise Unavailable()

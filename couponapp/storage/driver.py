@@ -40,11 +40,16 @@ def our_errors() -> Iterator[None]:
         raise _trouble(error) from error
 
 
+def is_lost(error: psycopg.Error) -> bool:
+    """The connection broke under the statement, whose outcome is therefore unknown."""
+    state = error.sqlstate or ""
+    broken = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return broken and (not state or state.startswith(("08", "57P")))
+
+
 def _trouble(error: psycopg.Error) -> Exception:
     state = error.sqlstate or ""
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and (
-        not state or state.startswith(("08", "57P"))
-    ):
+    if is_lost(error):
         return ConnectionLost(str(error).strip())
     if state.startswith(_SERVER_TROUBLE) or state == _READ_ONLY or isinstance(error, psycopg.OperationalError):
         return Unavailable(str(error).strip())

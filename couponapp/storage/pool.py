@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from couponapp.errors import ConnectionLost, Unavailable
-from couponapp.storage.driver import our_errors
+from couponapp.errors import StatementTimedOut, Unavailable
+from couponapp.storage.driver import is_lost, our_errors
+from couponapp.storage.watchdog import Watchdog
 
 Row = dict[str, Any]
 Params = Mapping[str, Any] | Sequence[Any] | None
@@ -43,6 +45,11 @@ class Timeouts:
     statement_ms: int
     connect_s: int = 2
     idle_ms: int = 5_000
+
+    @property
+    def total_s(self) -> float:
+        """The most that waiting for a connection and for an answer may take together, in seconds."""
+        return self.wait_s + self.statement_ms / 1000
 
     @classmethod
     def within(cls, deadline_ms: int) -> Timeouts:
@@ -74,6 +81,8 @@ class Timeouts:
 
 PING = "SELECT 1 AS pong"
 
+_watchdog = Watchdog()
+
 
 class Pool:
     """Runs statements on pooled connections; opened at first use, so after gunicorn's fork."""
@@ -89,6 +98,7 @@ class Pool:
             max_waiting: callers that may wait for a connection; one more is refused at once.
         """
         self.name = name
+        self._timeouts = timeouts
         self._lock = threading.Lock()
         self._opened = False
         self._pool: ConnectionPool[Connection] = ConnectionPool(
@@ -112,38 +122,57 @@ class Pool:
             open=False,
         )
 
-    def fetch_one(self, sql: LiteralString, params: Params = None) -> Row | None:
+    def fetch_one(self, sql: LiteralString, params: Params = None, *, timeout_s: float | None = None) -> Row | None:
         """The first row of one statement, or None.
+
+        Args:
+            sql: the statement.
+            params: its values.
+            timeout_s: the most that it may take, waiting for a connection included, in seconds;
+                the pool's own bound when left out.
 
         Raises:
             couponapp.errors.Unavailable: and its children; see `our_errors`.
             couponapp.errors.ConstraintViolated: a constraint refused the statement.
         """
-        with self.connection() as connection:
+        with self.connection(timeout_s) as connection:
             return connection.execute(sql, params).fetchone()
 
-    def fetch_all(self, sql: LiteralString, params: Params = None) -> list[Row]:
-        """All rows of one statement; errors as in `fetch_one`."""
-        with self.connection() as connection:
+    def fetch_all(self, sql: LiteralString, params: Params = None, *, timeout_s: float | None = None) -> list[Row]:
+        """All rows of one statement; arguments and errors as in `fetch_one`."""
+        with self.connection(timeout_s) as connection:
             return connection.execute(sql, params).fetchall()
 
-    def execute(self, sql: LiteralString, params: Params = None) -> int:
-        """The number of rows that one statement touched; errors as in `fetch_one`."""
-        with self.connection() as connection:
+    def execute(self, sql: LiteralString, params: Params = None, *, timeout_s: float | None = None) -> int:
+        """The number of rows that one statement touched; arguments and errors as in `fetch_one`."""
+        with self.connection(timeout_s) as connection:
             return connection.execute(sql, params).rowcount
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """A pooled connection in autocommit; errors as in `fetch_one`."""
-        pool = self._open()
-        try:
-            with our_errors(), pool.connection() as connection:
+    def connection(self, timeout_s: float | None = None) -> Iterator[Connection]:
+        """A pooled connection in autocommit, for a bounded time; errors as in `fetch_one`.
+
+        Args:
+            timeout_s: the most that getting and using it may take together, in seconds; the
+                pool's own bound when left out.
+        """
+        total_s = self._timeouts.total_s if timeout_s is None else timeout_s
+        give_up_s = time.monotonic() + total_s
+        with (
+            our_errors(),
+            self._open().connection(min(self._timeouts.wait_s, total_s)) as connection,
+            _watchdog.bound(connection, give_up_s - time.monotonic()) as watch,
+        ):
+            try:
                 yield connection
-        except ConnectionLost:
-            # Its neighbours in the pool are most likely dead too: replace those that are idle
-            # instead of letting each fail a request of its own.
-            pool.drain()
-            raise
+            except psycopg.OperationalError as error:
+                if watch.fired:
+                    raise StatementTimedOut() from error
+                if is_lost(error):
+                    # Its neighbours in the pool are most likely dead too: replace those that are
+                    # idle instead of letting each fail a request of its own.
+                    self._pool.drain()
+                raise
 
     def warm_up(self, timeout_s: float) -> bool:
         """Open the pool and wait until it is full; tells whether it was in time.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from flask import Flask, Response, request
 from flask_wtf import CSRFProtect
 from redis import Redis
-from werkzeug.exceptions import BadRequest, SecurityError
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from couponapp import metrics, settings
-from couponapp.guards.limits import RateLimits
+from couponapp.errors import InvalidRequest, NotFound
+from couponapp.guards.limits import RateLimits, Rates
 from couponapp.issuing.catalogue import Catalogue
+from couponapp.issuing.sold_out import SoldOut
 from couponapp.settings import Settings
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.tokens import verifier
@@ -47,12 +50,14 @@ def create_app(config: Settings | None = None) -> Flask:
     app = Flask("couponapp.web", static_url_path="/static")
     app.config.update(
         SECRET_KEY=config.secret_key,
-        MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
+        # One byte more, because a chunked body is cut off here without a word: see check_body.
+        MAX_CONTENT_LENGTH=MAX_BODY_BYTES + 1,
         MAX_FORM_PARTS=20,
-        SESSION_COOKIE_NAME="coupon_session",
+        SESSION_COOKIE_NAME=settings.SESSION_COOKIE,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=config.cookie_secure,
         SEND_FILE_MAX_AGE_DEFAULT=3600,
+        WTF_CSRF_TIME_LIMIT=None,  # a page may be open for hours before its event opens
         WTF_CSRF_SSL_STRICT=False,  # the Referer check; the token is what counts
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
@@ -68,13 +73,14 @@ def create_app(config: Settings | None = None) -> Flask:
     if config.demo_login:
         app.register_blueprint(login)
     failures.register(app)
-    app.before_request(_check_host)
+    app.before_request(_check_address)
     app.after_request(_finish)
     return app
 
 
 def _make_parts(app: Flask, config: Settings) -> Parts:
     timeouts = Timeouts.within(config.deadline_ms)
+    rates = Rates(config.limit_user, config.limit_global, config.limit_process)
     read_pool = Pool(config.database_url, name="read", max_size=config.pool_read, timeouts=timeouts)
     return Parts(
         settings=config,
@@ -82,29 +88,39 @@ def _make_parts(app: Flask, config: Settings) -> Parts:
         issue_pool=Pool(config.database_url, name="issue", max_size=config.pool_issue, timeouts=timeouts),
         read_pool=read_pool,
         catalogue=Catalogue(read_pool),
+        sold_out=SoldOut(read_pool),
         limits=RateLimits(
             app,
             config.redis_url,
             scope="issue",
-            per_user=config.limit_user,
-            together=config.limit_global,
-            per_process=config.limit_process,
+            rates=lambda: rates,
+            processes=config.web_processes,
         ),
         redis=Redis.from_url(config.redis_url, socket_timeout=PING_TIMEOUT_S, socket_connect_timeout=PING_TIMEOUT_S),
     )
 
 
-def _check_host() -> None:
+def _check_address() -> None:
+    # Werkzeug takes «//metrics» for «/metrics»; a proxy that guards a path may not.
+    if request.environ["PATH_INFO"].startswith("//"):
+        raise NotFound()
     # The probes are asked by address, from load balancers that know no name.
     if request.blueprint == probes.name:
         return
     if not request.environ.get("HTTP_HOST"):
-        raise BadRequest("the Host header is missing")
-    request.trusted_hosts = list(parts().settings.allowed_hosts)
-    try:
-        _ = request.host
-    except SecurityError as error:
-        raise BadRequest("this Host is not one of COUPON_ALLOWED_HOSTS") from error
+        raise InvalidRequest("Host: missing")
+    # Not `request.trusted_hosts`: Flask has read `request.host` before any hook runs, so setting
+    # them here has no effect, and werkzeug's comparison knows no IPv6 address.
+    name = _PORT.sub("", request.host).lower()
+    if not any(_covers(allowed, name) for allowed in parts().settings.allowed_hosts):
+        raise InvalidRequest("Host: not one of COUPON_ALLOWED_HOSTS")
+
+
+_PORT = re.compile(r":[0-9]+\Z")
+
+
+def _covers(allowed: str, name: str) -> bool:
+    return name == allowed.removeprefix(".") or (allowed.startswith(".") and name.endswith(allowed))
 
 
 def _finish(response: Response) -> Response:

@@ -6,6 +6,7 @@ import time
 
 from couponapp import metrics
 from couponapp.errors import CouponAppError
+from couponapp.guards.deadline import Deadline
 from couponapp.issuing.catalogue import Status
 from couponapp.issuing.issue import Attempt, Outcome, issue
 from couponapp.web import inputs
@@ -26,12 +27,13 @@ def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, key: str | No
         couponapp.errors.Unavailable: PostgreSQL does not answer in time.
     """
     started_s = time.perf_counter()
+    deadline = Deadline(service.settings.deadline_ms / 1000)
     code = "INTERNAL_ERROR"
     try:
-        attempt = _known(service, coupon_id)
+        attempt = _known(service, coupon_id, user_id, deadline)
         if attempt is None:
             service.limits.check(user_id)
-            attempt = issue(service.issue_pool, int(coupon_id), user_id, key)
+            attempt = issue(service.issue_pool, int(coupon_id), user_id, key, deadline=deadline)
         code = attempt.outcome.value
         return attempt
     except CouponAppError as error:
@@ -42,14 +44,17 @@ def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, key: str | No
         metrics.ATTEMPT_SECONDS.observe(time.perf_counter() - started_s)
 
 
-def _known(service: Parts, coupon_id: str) -> Attempt | None:
-    """What needs no attempt: nobody can hold a coupon that is not there or has not opened."""
+def _known(service: Parts, coupon_id: str, user_id: str, deadline: Deadline) -> Attempt | None:
+    """What needs no attempt, costs no round trip and counts towards no limit."""
     number = inputs.parse_id(coupon_id)
-    coupon = service.catalogue.coupon(number) if number else None
+    coupon = service.catalogue.coupon(number, wait_s=deadline.remaining_s()) if number else None
     if coupon is None:
         return Attempt(Outcome.COUPON_NOT_FOUND)
     mono_s = service.catalogue.mono_s()
-    if coupon.status(mono_s) is Status.SCHEDULED:
+    status = coupon.status(mono_s)
+    if status is Status.SCHEDULED:  # nobody can hold it yet
         wait_s = (coupon.opens_at - coupon.now(mono_s)).total_seconds()
         return Attempt(Outcome.NOT_OPEN, None, coupon.opens_at, wait_s)
+    if status is Status.SOLD_OUT and service.sold_out.is_sold_out_for(coupon, user_id):
+        return Attempt(Outcome.SOLD_OUT)
     return None

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from flask import request
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from couponapp.errors import InvalidRequest
 
@@ -39,6 +39,8 @@ def check_body() -> None:
         werkzeug.exceptions.UnsupportedMediaType: something else than JSON.
     """
     raw = request.get_data(cache=False)
+    if len(raw) > MAX_BODY_BYTES:
+        raise RequestEntityTooLarge()
     if not raw:
         return
     if request.mimetype != "application/json":

@@ -10,6 +10,7 @@ from redis import Redis
 
 from couponapp.guards.limits import RateLimits
 from couponapp.issuing.catalogue import Catalogue
+from couponapp.issuing.sold_out import SoldOut
 from couponapp.settings import Settings
 from couponapp.storage.pool import Pool
 from couponapp.web.identity import Identity
@@ -26,6 +27,7 @@ class Parts:
     issue_pool: Pool
     read_pool: Pool
     catalogue: Catalogue
+    sold_out: SoldOut
     limits: RateLimits
     redis: Redis
 

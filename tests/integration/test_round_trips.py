@@ -44,8 +44,8 @@ def round_trips(relay: PgRelay, call: Callable[[], object]) -> int:
 def test_every_outcome_costs_one_round_trip(
     relay: PgRelay, relayed_pool: Pool, pool: Pool, new_coupon: NewCoupon
 ) -> None:
-    open_one, sold_out, to_come, paused, closed = (
-        new_coupon(), new_coupon(total=0), new_coupon(opens_in_s=60), new_coupon(), new_coupon()
+    open_one, other, sold_out, to_come, paused, closed = (
+        new_coupon(), new_coupon(), new_coupon(total=0), new_coupon(opens_in_s=60), new_coupon(), new_coupon()
     )  # fmt: skip
     coupons.pause(pool, paused)
     coupons.close(pool, closed)
@@ -53,7 +53,7 @@ def test_every_outcome_costs_one_round_trip(
         (open_one, "k", Outcome.ISSUED),
         (open_one, "k", Outcome.REPLAYED),
         (open_one, None, Outcome.ALREADY_ISSUED),
-        (paused, "k", Outcome.IDEMPOTENCY_KEY_REUSED),
+        (other, "k", Outcome.IDEMPOTENCY_KEY_REUSED),
         (sold_out, None, Outcome.SOLD_OUT),
         (to_come, None, Outcome.NOT_OPEN),
         (paused, None, Outcome.PAUSED),

@@ -1,0 +1,67 @@
+"""The sold-out memory: after the last piece, nobody needs to ask PostgreSQL any more."""
+
+from __future__ import annotations
+
+import math
+
+from couponapp.errors import Unavailable
+from couponapp.guards.cache import Cache
+from couponapp.issuing.catalogue import Coupon
+from couponapp.storage.pool import Pool
+
+# Some 100 bytes a holder: 20 MB at the most for one coupon. Beyond that the statement answers,
+# which writes nothing either.
+MAX_HOLDERS = 200_000
+MAX_REMEMBERED = 20
+# Waiting longer for the list than the statement itself would take gains nothing.
+WAIT_S = 0.1
+
+# The stock and the holders in one snapshot: where it shows no piece left, it shows every holder.
+READ_HOLDERS = """
+SELECT array_agg(i.user_id) AS holders
+FROM coupons c
+JOIN coupon_stock s ON s.coupon_id = c.id AND s.lane = 0
+LEFT JOIN issuances i ON i.coupon_id = c.id
+WHERE c.id = %(coupon_id)s AND c.total = %(total)s AND s.remaining = 0
+GROUP BY c.id
+"""
+
+
+class SoldOut:
+    """Tells those who hold a sold-out coupon from those who came too late.
+
+    The holders of a coupon that is sold out at a given total do not change: nobody can get one
+    until it is restocked, which raises the total. So they are read once per coupon and total.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        """Keep the pool.
+
+        Args:
+            pool: where to read.
+        """
+        self._pool = pool
+        self._holders: Cache[tuple[int, int], frozenset[str]] = Cache(
+            self._read, max_age_s=math.inf, first_wait_s=WAIT_S, max_entries=MAX_REMEMBERED
+        )
+
+    def is_sold_out_for(self, coupon: Coupon, user_id: str) -> bool:
+        """The coupon is sold out and the user holds none. False also means «not known».
+
+        Args:
+            coupon: as the catalogue shows it, at most one second old.
+            user_id: who asks.
+        """
+        if coupon.remaining > 0 or coupon.total > MAX_HOLDERS:
+            return False
+        try:
+            return user_id not in self._holders.get((coupon.id, coupon.total))
+        except Unavailable:
+            return False
+
+    def _read(self, key: tuple[int, int]) -> frozenset[str]:
+        coupon_id, total = key
+        row = self._pool.fetch_one(READ_HOLDERS, {"coupon_id": coupon_id, "total": total})
+        if row is None:
+            raise Unavailable("restocked meanwhile")
+        return frozenset(user for user in row["holders"] if user is not None)

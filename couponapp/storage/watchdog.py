@@ -1,0 +1,89 @@
+"""Ends a wait for PostgreSQL that PostgreSQL itself does not end.
+
+`statement_timeout` is the server's promise. A server that is frozen, or stalls while it writes
+its log at COMMIT, does not keep it, and neither TCP nor libpq notices (docs/decisions/0011). So
+the client looks at its own clock and shuts the connection's socket, which makes the waiting
+thread see a broken connection at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+
+class Watch:
+    """One bounded use of a connection; `fired` tells whether it was cut off."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+        self.active = True
+        self.fired = False
+
+
+class Watchdog:
+    """One thread that looks after all connections of a process."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start nothing yet: the thread begins with the first use, so after a fork.
+
+        Args:
+            clock: monotonic, in seconds.
+        """
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._numbers = itertools.count()
+        # Whoever is done only says so; its entry stays until its time has come.
+        self._heap: list[tuple[float, int, Watch]] = []
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def bound(self, connection: psycopg.Connection[Any], timeout_s: float) -> Iterator[Watch]:
+        """Cut the connection off if the block takes longer.
+
+        Args:
+            connection: in use by this thread alone.
+            timeout_s: how long the block may take, in seconds.
+        """
+        watch = Watch(connection)
+        with self._changed:
+            at_s = self._clock() + timeout_s
+            heapq.heappush(self._heap, (at_s, next(self._numbers), watch))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+                self._thread.start()
+            elif self._heap[0][2] is watch:
+                self._changed.notify()
+        try:
+            yield watch
+        finally:
+            # Under the lock: afterwards the connection is somebody else's and must not be cut.
+            with self._changed:
+                watch.active = False
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                now_s = self._clock()
+                while self._heap and (self._heap[0][0] <= now_s or not self._heap[0][2].active):
+                    watch = heapq.heappop(self._heap)[2]
+                    if watch.active:
+                        watch.fired = True
+                        _shut(watch.connection)
+                self._changed.wait(self._heap[0][0] - now_s if self._heap else None)
+
+
+def _shut(connection: psycopg.Connection[Any]) -> None:
+    # Not close(): libpq's memory belongs to the thread that waits. It frees it when it wakes up.
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as double:
+        double.shutdown(socket.SHUT_RDWR)

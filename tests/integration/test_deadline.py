@@ -1,0 +1,144 @@
+"""Nothing waits without a bound: a lock, a frozen server, an exhausted pool."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from couponapp.errors import DeadlineExceeded, PoolExhausted, StatementTimedOut
+from couponapp.guards.deadline import Deadline
+from couponapp.issuing.issue import Outcome, issue
+from couponapp.local.postgres import EmbeddedPostgres
+from couponapp.planning import coupons
+from couponapp.planning.verify import verify
+from couponapp.storage import migrations
+from couponapp.storage.pool import Pool
+from couponapp.storage.watchdog import Watch, Watchdog
+from tests.servers import own_postgres, wait_until
+
+NewCoupon = Callable[..., int]
+# Far beyond every bound that is tested, far below the test's own.
+FOREVER_S = 60
+
+
+def test_a_deadline_tells_what_is_left_and_then_refuses() -> None:
+    now_s = 100.0
+    deadline = Deadline(1.0, clock=lambda: now_s)
+    assert deadline.remaining_s() == 1.0
+    now_s = 100.75
+    assert deadline.remaining_s() == 0.25
+    now_s = 101.0
+    with pytest.raises(DeadlineExceeded):
+        deadline.remaining_s()
+
+
+def test_a_strangers_row_lock_is_waited_for_within_the_pools_bound(
+    make_pool: Callable[..., Pool], database_url: str, new_coupon: NewCoupon
+) -> None:
+    coupon_id = new_coupon()
+    bounded = make_pool(database_url, deadline_ms=500)
+    with psycopg.connect(database_url) as stranger:
+        stranger.execute("SELECT FROM coupon_stock FOR UPDATE")
+        with pytest.raises(StatementTimedOut):
+            issue(bounded, coupon_id, "kim")
+    assert issue(bounded, coupon_id, "kim").outcome is Outcome.ISSUED
+
+
+def test_a_shorter_deadline_wins_over_the_servers_own_timeouts(
+    make_pool: Callable[..., Pool], database_url: str, new_coupon: NewCoupon
+) -> None:
+    coupon_id = new_coupon()
+    patient = make_pool(database_url, deadline_ms=FOREVER_S * 1000)
+    assert patient.warm_up(20)
+    with psycopg.connect(database_url) as stranger:
+        stranger.execute("SELECT FROM coupon_stock FOR UPDATE")
+        with pytest.raises(StatementTimedOut):
+            issue(patient, coupon_id, "kim", deadline=Deadline(0.3))
+    assert verify(patient).clean
+
+
+def test_a_full_pool_refuses_within_its_bound(make_pool: Callable[..., Pool], database_url: str) -> None:
+    pool = make_pool(database_url, size=1, deadline_ms=500)
+    with pool.connection(), pytest.raises(PoolExhausted):
+        pool.fetch_one("SELECT 1")
+    assert pool.answers()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A server that can be frozen."""
+    with own_postgres(tmp_path, "fsync=off") as server:
+        migrations.migrate(server.url)
+        yield server
+
+
+def freeze(server: EmbeddedPostgres, number: signal.Signals) -> None:
+    """Stop or continue the postmaster and all its backends."""
+    assert server.child is not None
+    os.killpg(server.child.process.pid, number)
+    for pid in backends(server.child.process.pid):
+        os.kill(pid, number)
+
+
+def backends(postmaster: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds backends in /proc")
+def test_a_frozen_server_is_given_up_and_used_again_when_it_thaws(
+    make_pool: Callable[..., Pool], server: EmbeddedPostgres
+) -> None:
+    pool = make_pool(server.url, size=2, deadline_ms=500)
+    assert pool.warm_up(20)
+    coupon_id = coupons.create(pool, name="쿠폰", total=10, opens_at=-60.0, closes_at=3600.0)
+    freeze(server, signal.SIGSTOP)
+    try:
+        began_s = time.monotonic()
+        for number in range(4):  # more than the pool has connections
+            with pytest.raises((StatementTimedOut, PoolExhausted)):
+                issue(pool, coupon_id, f"user-{number}", f"key-{number}")
+        assert time.monotonic() - began_s < FOREVER_S  # without the watchdog it is the test's own time-out
+    finally:
+        freeze(server, signal.SIGCONT)
+
+    def issued() -> bool:
+        try:
+            return issue(pool, coupon_id, "user-0", "key-0").outcome in (Outcome.ISSUED, Outcome.REPLAYED)
+        except (StatementTimedOut, PoolExhausted):
+            return False
+
+    wait_until(issued, timeout_s=30, what="it issues again")
+    assert verify(make_pool(server.url)).clean
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds backends in /proc")
+def test_without_the_watchdog_a_frozen_server_is_waited_for_until_it_thaws(
+    make_pool: Callable[..., Pool], server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The negative control of the test above.
+    class Asleep(Watchdog):
+        @contextmanager
+        def bound(self, connection: psycopg.Connection[Any], timeout_s: float) -> Iterator[Watch]:
+            yield Watch(connection)
+
+    monkeypatch.setattr("couponapp.storage.pool._watchdog", Asleep())
+    pool = make_pool(server.url, size=1, deadline_ms=300)
+    assert pool.warm_up(20)
+    freeze(server, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(pool.fetch_one, "SELECT 1 AS one")
+        try:
+            with pytest.raises(TimeoutError):
+                waiting.result(5 * 0.3)
+        finally:
+            freeze(server, signal.SIGCONT)
+        assert waiting.result(FOREVER_S) == {"one": 1}
