@@ -11,5 +11,7 @@ try:
     logs.configure(_settings.log_level)
     app = create_app(_settings)
 except ConfigurationError as error:
-    sys.exit(f"couponapp: {error}")
+    sys.stderr.write(f"couponapp: {error}\n")
+    # gunicorn stops at this code («app failed to load»); at 1 it would start workers for ever.
+    sys.exit(4)
 cli.register(app)

@@ -10,7 +10,9 @@ CREATE TABLE coupons (
     valid_days integer NOT NULL CHECK (valid_days BETWEEN 1 AND 3650),
     state text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'paused', 'closed')),
     created_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT coupons_window CHECK (opens_at < closes_at)
+    CONSTRAINT coupons_window CHECK (opens_at < closes_at),
+    -- PostgreSQL knows times that its clients cannot read, and one of them would spoil every list.
+    CONSTRAINT coupons_years CHECK (opens_at >= '2000-01-01Z' AND closes_at < '9000-01-01Z')
 );
 
 -- The hot row of an event, apart from the description so that it stays narrow. The fill factor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 
 from couponapp.errors import ConstraintViolated, CouponNotFound, InvalidRequest, RuleViolated
 from couponapp.storage.pool import Pool, Row
@@ -11,6 +11,10 @@ from couponapp.storage.pool import Pool, Row
 MAX_TOTAL = 2**31 - 1  # PostgreSQL's integer
 MAX_NAME_LENGTH = 200
 MAX_VALID_DAYS = 3650
+# PostgreSQL knows years that Python does not, and a time zone can move a time out of Python's
+# years: one such coupon, «never» written as 9999-12-31, would make every list of coupons fail.
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 
 # An offset is added to the database's clock; an absolute time is taken as it is.
 CREATE = """
@@ -39,7 +43,7 @@ def create(pool: Pool, *, name: str, total: int, opens_at: Moment, closes_at: Mo
         pool: where to write.
         name: 1 to 200 printable characters.
         total: how many pieces, 0 to 2,147,483,647.
-        opens_at: an aware time, or seconds from the database's now.
+        opens_at: an aware time in the years 2000 to 8999, or seconds from the database's now.
         closes_at: likewise; later than `opens_at`.
         valid_days: days for which an issued coupon is valid.
 
@@ -57,6 +61,8 @@ def create(pool: Pool, *, name: str, total: int, opens_at: Moment, closes_at: Mo
         raise InvalidRequest(f"valid-days: 1 to {MAX_VALID_DAYS}")
     params = {"name": name, "total": total, "valid_days": valid_days}
     for key, moment in (("opens", opens_at), ("closes", closes_at)):
+        if isinstance(moment, datetime) and not EARLIEST <= moment < LATEST:
+            raise InvalidRequest(f"{key}-at: a time in the years {EARLIEST.year} to {LATEST.year - 1}")
         params[f"{key}_at"] = moment if isinstance(moment, datetime) else None
         params[f"{key}_in_s"] = None if isinstance(moment, datetime) else moment
     try:
@@ -192,7 +198,11 @@ def export(pool: Pool, coupon_id: int) -> Iterator[Row]:
     Raises:
         CouponNotFound: there is none.
     """
-    show(pool, coupon_id)
+    show(pool, coupon_id)  # now, not at the first row: nothing is printed of what is not there
+    return _batches(pool, coupon_id)
+
+
+def _batches(pool: Pool, coupon_id: int) -> Iterator[Row]:
     after_id = 0
     while rows := pool.fetch_all(EXPORT, {"coupon_id": coupon_id, "after_id": after_id, "limit": EXPORT_BATCH}):
         yield from rows

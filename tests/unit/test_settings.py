@@ -1,0 +1,213 @@
+"""The settings: each has a default, a help text and a check, is documented, and fails in one line."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from couponapp import settings
+from couponapp.errors import ConfigurationError
+from couponapp.local.postgres import free_port
+from tests.servers import JWT_SECRET, ROOT, SECRET_KEY, service_environ
+
+SPECS = {str(spec.metadata["env"]): spec for spec in settings.specs()}
+DOCUMENTATION = ROOT / "docs" / "settings.md"
+SECRETS = ("COUPON_SECRET_KEY", "COUPON_JWT_SECRET")
+
+
+def documented(text: str) -> dict[str, str]:
+    """Default by name, from the rows of the documentation's tables."""
+    rows = re.findall(r"^\| *`([A-Z_]+)` *\| *(.*?) *\| *.*\|$", text, re.MULTILINE)
+    return {name: default.strip("`") for name, default in rows}
+
+
+def undocumented(text: str) -> list[str]:
+    found = documented(text)
+    return [name for name, spec in SPECS.items() if found.get(name) != (spec.metadata["default"] or "unset")]
+
+
+def refusal(**environ: str) -> str:
+    """The one line in which the settings are refused."""
+    with pytest.raises(ConfigurationError) as error:
+        settings.load(environ).require_for_web()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_setting_has_a_default_that_passes_its_own_check_and_a_help_text(name: str) -> None:
+    metadata = SPECS[name].metadata
+    assert isinstance(metadata["default"], str)
+    if metadata["default"]:
+        metadata["parse"](metadata["default"])
+    assert re.fullmatch(r"[A-Z0-9].{10,}\.", metadata["help"], re.DOTALL)
+
+
+def test_every_name_is_given_once() -> None:
+    assert len(SPECS) == len(settings.specs())
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    assert undocumented(DOCUMENTATION.read_text(encoding="utf-8")) == []
+
+
+def test_nothing_is_documented_that_is_no_setting() -> None:
+    assert set(documented(DOCUMENTATION.read_text(encoding="utf-8"))) <= set(SPECS)
+
+
+def test_a_setting_that_is_missing_from_the_documentation_or_has_another_default_there_is_caught() -> None:
+    text = DOCUMENTATION.read_text(encoding="utf-8")
+    without = re.sub(r"^\| *`COUPON_TIME_ZONE`.*\n", "", text, flags=re.MULTILINE)
+    other = text.replace("`30000/minute`", "`3/minute`")
+    assert undocumented(without) == ["COUPON_TIME_ZONE"]
+    assert undocumented(other) == ["COUPON_LIMIT_GLOBAL"]
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    sources = [path for path in (ROOT / "couponapp").rglob("*.py") if "local" not in path.parts]
+    readers = [path.name for path in sources if re.search(r"os\.(environ|getenv)", path.read_text(encoding="utf-8"))]
+    assert readers == ["settings.py"]
+
+
+# Values
+
+
+def test_what_is_unset_or_empty_is_the_default() -> None:
+    unset, empty = settings.load({}), settings.load(dict.fromkeys(SPECS, ""))
+    assert unset == empty
+    assert (unset.port, unset.limit_user, unset.jwt_audience, unset.demo_login) == (8000, "5/minute", "coupon", False)
+    assert unset.allowed_hosts == ("localhost", "127.0.0.1", "[::1]")
+
+
+def test_an_override_wins_over_the_environment() -> None:
+    assert settings.load({"PORT": "1"}, port="2").port == 2
+
+
+BAD_VALUES: dict[str, list[str]] = {
+    "PORT": ["0", "65536", "-1", "+1", "80x", "８０", "8_0", "1e3", " 80", "9" * 20],
+    "COUPON_HOST": ["a b", "a\nb", "é", "http://x/"],
+    "WEB_CONCURRENCY": ["0", "257", "two"],
+    "DATABASE_URL": ["x", "mysql://host/db", "postgresql:host", "postgresql://host:port/db", "//host", "http://["],
+    "REDIS_URL": ["localhost:6379", "http://host", "redis://host:99999/0"],
+    "COUPON_SECRET_KEY": ["x", "x" * 31],
+    "COUPON_JWT_SECRET": ["x", "x" * 31, "가" * 10],
+    "COUPON_LIMIT_USER": ["5", "five/minute", "0/minute", "-1/minute", "5/fortnight", "5/minute;9/hour"],
+    "COUPON_LIMIT_GLOBAL": ["unlimited", "0/second"],
+    "COUPON_LIMIT_PROCESS": ["5/", "/minute", "1.5/second"],
+    "COUPON_DEADLINE_MS": ["99", "60001", "1s"],
+    "COUPON_POOL_ISSUE": ["0", "101"],
+    "COUPON_POOL_READ": ["0", "x"],
+    "COUPON_TRUSTED_PROXIES": ["-1", "11", "*"],
+    "COUPON_ALLOWED_HOSTS": [",", ".", "*", "http://host", "host:80", "a b", "host/"],
+    "COUPON_DEMO_LOGIN": ["true", "yes", "2"],
+    "COUPON_COOKIE_NAME": ["a b", "a;b", "a=b", "é", "a\r\nb", "x" * 65, "coupon_session"],
+    "COUPON_COOKIE_SECURE": ["on", "no"],
+    "COUPON_TIME_ZONE": ["Mars/Olympus", "KST+9", "../../etc/passwd", "/etc/passwd", "\0"],
+    "COUPON_NOTIFY_LEASE_S": ["0", "3601", "1m"],
+    "COUPON_LOG_LEVEL": ["verbose", "INFO", "10"],
+}
+
+
+@pytest.mark.parametrize("name", BAD_VALUES)
+def test_a_bad_value_is_one_line_that_names_the_setting(name: str) -> None:
+    for value in BAD_VALUES[name]:
+        assert refusal(**{name: value}).startswith(f"{name} "), value
+
+
+def test_every_setting_that_has_a_check_is_among_these() -> None:
+    anything_goes = {name for name, spec in SPECS.items() if spec.metadata["parse"] in (settings._text, Path)}
+    assert set(SPECS) - anything_goes <= set(BAD_VALUES)
+
+
+def test_what_the_web_server_needs_is_named() -> None:
+    complete = service_environ("postgresql://host/db", "redis://host/0", COUPON_DEMO_LOGIN="0")
+    settings.load(complete).require_for_web()
+    for name in ("DATABASE_URL", "REDIS_URL", "COUPON_SECRET_KEY", "COUPON_JWT_SECRET"):
+        assert name in refusal(**{**complete, name: ""})
+
+
+def test_settings_that_exclude_or_need_each_other_are_named() -> None:
+    assert "COUPON_JWT_JWKS" in refusal(COUPON_JWT_SECRET=JWT_SECRET, COUPON_JWT_JWKS="keys.json")
+    assert "COUPON_DEMO_LOGIN" in refusal(COUPON_DEMO_LOGIN="1")
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("name", [*SECRETS, "DATABASE_URL"])
+def test_a_value_can_be_read_from_a_file(tmp_path: Path, name: str) -> None:
+    value = "postgresql://user:password@host/db" if name == "DATABASE_URL" else "secret-of-at-least-32-bytes-in-all"
+    (tmp_path / "secret").write_text(f"{value}\n", encoding="utf-8")
+    loaded = settings.load({f"{name}_FILE": str(tmp_path / "secret")})
+    assert getattr(loaded, SPECS[name].name) == value
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for path in (tmp_path, tmp_path / "missing", tmp_path / "binary"):
+        assert refusal(COUPON_JWT_SECRET_FILE=str(path)).startswith(f"COUPON_JWT_SECRET_FILE: cannot read {path}")
+
+
+def test_a_file_is_checked_like_the_value_itself(tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("hush\n", encoding="utf-8")
+    line = refusal(COUPON_JWT_SECRET_FILE=str(tmp_path / "short"))
+    assert line == "COUPON_JWT_SECRET must have at least 32 bytes"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("COUPON_SECRET_KEY", "hush"),
+        ("COUPON_JWT_SECRET", "hush"),
+        ("DATABASE_URL", "hush"),
+        ("DATABASE_URL", "mysql://user:hush@host/db"),
+        ("DATABASE_URL", "postgresql://user:hush#more@host/db"),
+        ("DATABASE_URL", "postgresql://user:hush℀@host/db"),
+        ("DATABASE_URL", "postgresql://user:hush[@host/db"),
+        ("REDIS_URL", "redis://:hush/more@host/0"),
+        ("REDIS_URL", "http://:hush@host/0"),
+    ],
+)
+def test_a_secret_never_appears_in_the_error(name: str, value: str) -> None:
+    assert "hush" not in refusal(**{name: value})
+
+
+def test_what_is_no_secret_is_shown_in_the_error() -> None:
+    assert "five" in refusal(PORT="five")
+
+
+# A start
+
+
+def gunicorn(**changes: str) -> subprocess.CompletedProcess[str]:
+    """A start that must end by itself."""
+    environ = service_environ("postgresql://127.0.0.1:1/none", "redis://127.0.0.1:1/0", **changes)
+    command = [sys.executable, "-m", "gunicorn"]
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_gunicorn_does_not_start_with_a_bad_value_and_says_so_in_one_line() -> None:
+    done = gunicorn(COUPON_LIMIT_USER="many")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr == "couponapp: COUPON_LIMIT_USER must be a rate such as 5/minute (is 'many')\n"
+
+
+def test_gunicorn_ends_when_its_processes_find_no_key_set(tmp_path: Path) -> None:
+    """Only they read it; gunicorn must not go on starting new ones for ever."""
+    done = gunicorn(
+        COUPON_JWT_SECRET="",
+        COUPON_DEMO_LOGIN="0",
+        COUPON_JWT_JWKS=str(tmp_path / "missing.json"),
+        COUPON_METRICS_DIR=str(tmp_path / "metrics"),
+        PORT=str(free_port()),
+        WEB_CONCURRENCY="1",
+    )
+    assert done.returncode != 0
+    assert f"couponapp: COUPON_JWT_JWKS: cannot use {tmp_path / 'missing.json'}: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert SECRET_KEY not in done.stderr
