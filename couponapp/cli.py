@@ -22,7 +22,7 @@ from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Row, Timeouts
 
 # A report over a million rows takes its time; that nobody answers is said soon.
-ADMIN_TIMEOUTS = Timeouts(wait_s=5.0, lock_ms=5_000, statement_ms=60_000)
+ADMIN_TIMEOUTS = Timeouts(total_s=65.0, wait_s=5.0, lock_ms=5_000, statement_ms=60_000)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 

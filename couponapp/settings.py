@@ -167,7 +167,7 @@ class Settings:
         "The most that one issue request may wait, in milliseconds: for a connection, a lock, the statement.",
     )
     pool_issue: int = setting(
-        "COUPON_POOL_ISSUE", "8", _integer(1, 100), "Connections per web process that issue coupons."
+        "COUPON_POOL_ISSUE", "4", _integer(1, 100), "Connections per web process that issue coupons."
     )
     pool_read: int = setting(
         "COUPON_POOL_READ", "4", _integer(1, 100), "Connections per web process that answer look-ups."

@@ -38,32 +38,33 @@ class Timeouts:
         lock_ms: for a lock, in milliseconds.
         statement_ms: for a whole statement, in milliseconds.
         idle_ms: between two statements of one transaction, in milliseconds.
+        total_s: for everything from the wait for a connection to the answer, in seconds; kept
+            by this process's own clock.
     """
 
+    total_s: float
     wait_s: float
     lock_ms: int
     statement_ms: int
     connect_s: int = 2
     idle_ms: int = 5_000
 
-    @property
-    def total_s(self) -> float:
-        """The most that waiting for a connection and for an answer may take together, in seconds."""
-        return self.wait_s + self.statement_ms / 1000
-
     @classmethod
     def within(cls, deadline_ms: int) -> Timeouts:
-        """Timeouts that share one deadline: 60 % to get a connection, 40 % to be answered.
+        """Timeouts that share one deadline.
 
-        A statement takes milliseconds; in a rush the time goes into waiting for one's turn.
+        Each step may use most of it, because in a rush any of them may be the slow one; their
+        sum is what `total_s` bounds. What is left lets PostgreSQL's own timeouts speak first:
+        they keep the connection.
 
         Args:
             deadline_ms: the most that all waits may take together, in milliseconds.
         """
-        statement_ms = deadline_ms * 4 // 10
-        # A lock wait that is given up leaves time for the answer.
         return cls(
-            wait_s=(deadline_ms - statement_ms) / 1000, lock_ms=statement_ms * 9 // 10, statement_ms=statement_ms
+            total_s=deadline_ms / 1000,
+            wait_s=deadline_ms * 0.8 / 1000,
+            lock_ms=deadline_ms * 7 // 10,
+            statement_ms=deadline_ms * 8 // 10,
         )
 
     def options(self) -> str:

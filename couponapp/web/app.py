@@ -56,7 +56,7 @@ def create_app(config: Settings | None = None) -> Flask:
         SESSION_COOKIE_NAME=settings.SESSION_COOKIE,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=config.cookie_secure,
-        SEND_FILE_MAX_AGE_DEFAULT=3600,
+        SEND_FILE_MAX_AGE_DEFAULT=300,  # their addresses carry no version
         WTF_CSRF_TIME_LIMIT=None,  # a page may be open for hours before its event opens
         WTF_CSRF_SSL_STRICT=False,  # the Referer check; the token is what counts
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from couponapp import tokens
 from couponapp.errors import CouponNotFound, TooManyRequests, Unauthenticated, Unavailable
 from couponapp.issuing import issuances
-from couponapp.issuing.catalogue import Status
+from couponapp.issuing.catalogue import Coupon, Status
 from couponapp.issuing.issue import Outcome
 from couponapp.web import inputs
 from couponapp.web.answers import language, message
@@ -24,12 +24,20 @@ pages = Blueprint("pages", __name__)
 login = Blueprint("login", __name__)
 
 DEMO_SESSION_S = 24 * 3600
+# What can be had comes first; among equals, what opens or has opened closest to now.
+_ORDER = (Status.OPEN, Status.SCHEDULED, Status.PAUSED, Status.SOLD_OUT, Status.CLOSED)
+_WEEKDAYS = "월화수목금토일"
 
 
 @pages.get("/")
 def home() -> Response:
     """Coupons that run or are to come."""
-    return _page("home.html", coupons=parts().catalogue.current())
+    mono_s = parts().catalogue.mono_s()
+
+    def place(coupon: Coupon) -> tuple[int, timedelta]:
+        return _ORDER.index(coupon.status(mono_s)), abs(coupon.opens_at - coupon.now(mono_s))
+
+    return _page("home.html", coupons=sorted(parts().catalogue.current(), key=place))
 
 
 @pages.get("/coupons/<coupon_id>")
@@ -71,7 +79,8 @@ def my_coupons() -> BaseResponse:
         parts().read_pool, user_id, limit=limit + 1, before_id=before_id or issuances.NEWEST
     )
     held, more = found[:limit], len(found) > limit
-    return _page("my_coupons.html", held=held, next_cursor=inputs.encode_cursor(held[-1].id) if more else None)
+    next_cursor = inputs.encode_cursor(held[-1].id) if more else None
+    return _page("my_coupons.html", held=held, next_cursor=next_cursor, now=datetime.now(UTC))
 
 
 @login.get("/login")
@@ -128,7 +137,11 @@ def _for_templates() -> dict[str, Any]:
 
 @pages.app_template_filter("local_time")
 def _local_time(moment: datetime) -> str:
-    return f"{moment.astimezone(parts().settings.time_zone):%Y-%m-%d %H:%M:%S %Z}"
+    local = moment.astimezone(parts().settings.time_zone)
+    clock = f"{local:%H:%M:%S}" if local.second else f"{local:%H:%M}"
+    if language() == "en":
+        return f"{local.day} {local:%b %Y}, {clock} {local:%Z}"
+    return f"{local.year}. {local.month}. {local.day}. ({_WEEKDAYS[local.weekday()]}) {clock}"
 
 
 def _page(template: str, **values: Any) -> Response:

@@ -41,6 +41,29 @@ def test_a_deadline_tells_what_is_left_and_then_refuses() -> None:
         deadline.remaining_s()
 
 
+def test_a_session_is_born_with_its_timeouts_whatever_the_servers_defaults(
+    make_pool: Callable[..., Pool], database_url: str
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as admin:
+        for default in ("default_transaction_isolation = 'serializable'", "synchronous_commit = off"):
+            admin.execute(f"ALTER DATABASE {admin.info.dbname} SET {default}".encode())
+    pool = make_pool(database_url, deadline_ms=1000)
+    shown = {
+        name: pool.fetch_all(f"SHOW {name}")[0][name]
+        for name in (
+            "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
+            "transaction_isolation", "synchronous_commit",
+        )
+    }  # fmt: skip
+    assert shown == {
+        "statement_timeout": "800ms",
+        "lock_timeout": "700ms",
+        "idle_in_transaction_session_timeout": "5s",
+        "transaction_isolation": "read committed",
+        "synchronous_commit": "on",
+    }
+
+
 def test_a_strangers_row_lock_is_waited_for_within_the_pools_bound(
     make_pool: Callable[..., Pool], database_url: str, new_coupon: NewCoupon
 ) -> None:

@@ -9,11 +9,12 @@
     const left = Math.max(0, Math.ceil((opensAt - performance.now()) / 1000));
     const days = Math.floor(left / 86400);
     shown.textContent =
-      (days ? `${days}d ` : "") +
+      (days ? `${days}${line.dataset.days} ` : "") +
       `${two(Math.floor(left / 3600) % 24)}:${two(Math.floor(left / 60) % 60)}:${two(left % 60)}`;
+    line.hidden = left === 0;
+    document.querySelector(".opened").hidden = left > 0;
     if (left === 0) clearInterval(timer);
   };
   const timer = setInterval(tick, 250);
   tick();
-  line.hidden = false;
 })();
