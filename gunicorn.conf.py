@@ -69,12 +69,12 @@ _WARM_UP_S = 3.0
 
 
 def post_worker_init(worker: Any) -> None:
-    """After the fork: connect before the first request does, and record the pools' gauges.
+    """After the fork: connect before the first request does, and record the gauges.
 
     Regularly, because a scrape is answered by one process only.
     """
     from couponapp.web.parts import EXTENSION
-    from couponapp.web.probes import record_pools
+    from couponapp.web.probes import record_gauges
 
     parts = worker.wsgi.extensions[EXTENSION]
     for pool in parts.pools:
@@ -82,10 +82,10 @@ def post_worker_init(worker: Any) -> None:
 
     def record() -> None:
         while worker.alive:
-            record_pools(parts)
+            record_gauges(parts)
             threading.Event().wait(_RECORD_EVERY_S)
 
-    threading.Thread(target=record, name="record-pools", daemon=True).start()
+    threading.Thread(target=record, name="record-gauges", daemon=True).start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

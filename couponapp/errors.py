@@ -68,8 +68,16 @@ class Unavailable(CouponAppError):
     code = "SERVICE_UNAVAILABLE"
 
 
+class Shed(Unavailable):
+    """So many already wait for a connection that one more is refused at once."""
+
+
 class PoolExhausted(Unavailable):
     """No pooled connection became free in time."""
+
+
+class CircuitOpen(Unavailable):
+    """The circuit breaker is open: too many attempts have failed lately."""
 
 
 class DeadlineExceeded(Unavailable):

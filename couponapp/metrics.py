@@ -11,6 +11,18 @@ ATTEMPT_SECONDS = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
 )
 REQUESTS = Counter("coupon_http_requests_total", "HTTP requests, by route and status.", ["route", "status"])
+BREAKER_STATE = Gauge(
+    "coupon_breaker_processes",
+    "Web processes whose circuit breaker is in this state.",
+    ["breaker", "state"],
+    multiprocess_mode="livesum",
+)
+BREAKER_FAILURE_PERCENT = Gauge(
+    "coupon_breaker_failure_percent",
+    "Share of failures in the breaker's window, the highest of all web processes.",
+    ["breaker"],
+    multiprocess_mode="livemax",
+)
 POOL_CONNECTIONS = Gauge(
     "coupon_pool_connections", "Pooled connections, by state.", ["pool", "state"], multiprocess_mode="livesum"
 )

@@ -172,6 +172,30 @@ class Settings:
     pool_read: int = setting(
         "COUPON_POOL_READ", "4", _integer(1, 100), "Connections per web process that answer look-ups."
     )
+    breaker_window: int = setting(
+        "COUPON_BREAKER_WINDOW", "100", _integer(1, 100_000), "How many of the last calls the circuit breaker looks at."
+    )
+    breaker_failure_rate: int = setting(
+        "COUPON_BREAKER_FAILURE_RATE", "50", _integer(1, 100), "Share of failures at which it opens, in percent."
+    )
+    breaker_min_calls: int = setting(
+        "COUPON_BREAKER_MIN_CALLS", "100", _integer(1, 100_000), "It decides nothing before so many calls."
+    )
+    breaker_open_s: int = setting(
+        "COUPON_BREAKER_OPEN_S", "5", _integer(1, 3600), "How long it stays open, in seconds."
+    )
+    breaker_half_open_calls: int = setting(
+        "COUPON_BREAKER_HALF_OPEN_CALLS", "10", _integer(1, 1000), "Calls that it then lets through to decide."
+    )
+    breaker_slow_ms: int = setting(
+        "COUPON_BREAKER_SLOW_MS",
+        "0",
+        _integer(0, 60_000),
+        "A longer call is slow, in milliseconds; 0: none is.",
+    )
+    breaker_slow_rate: int = setting(
+        "COUPON_BREAKER_SLOW_RATE", "100", _integer(1, 100), "Share of slow calls at which it opens, in percent."
+    )
     trusted_proxies: int = setting(
         "COUPON_TRUSTED_PROXIES", "0", _integer(0, 10), "Hops of X-Forwarded-For and -Proto that are believed."
     )

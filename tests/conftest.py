@@ -21,6 +21,7 @@ from couponapp.settings import Settings
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.web import create_app
+from tests.pgrelay import PgRelay, relay_to
 from tests.servers import fresh_database, service_environ, with_database
 
 TEMPLATE = f"couponapp_template_{os.getpid()}"
@@ -109,6 +110,13 @@ def make_pool() -> Iterator[Callable[..., Pool]]:
 def pool(make_pool: Callable[..., Pool], database_url: str) -> Pool:
     """A pool on this test's database."""
     return make_pool(database_url)
+
+
+@pytest.fixture
+def relay(database_url: str) -> Iterator[PgRelay]:
+    """Stands in front of PostgreSQL, counts its answers and can lose them."""
+    with relay_to(database_url) as relay:
+        yield relay
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
-from couponapp.errors import ConnectionLost, ConstraintViolated, PoolExhausted, StatementTimedOut, Unavailable
+from couponapp.errors import ConnectionLost, ConstraintViolated, PoolExhausted, Shed, StatementTimedOut, Unavailable
 
 # SQLSTATE classes in which PostgreSQL says that it cannot serve now: insufficient resources,
 # operator intervention, system error, internal error (PostgreSQL docs, appendix A).
@@ -22,7 +22,8 @@ def our_errors() -> Iterator[None]:
     """Turn what the driver raises into `couponapp.errors`.
 
     Raises:
-        PoolExhausted: no connection became free in time, or too many already wait.
+        Shed: too many already wait for a connection.
+        PoolExhausted: no connection became free in time.
         StatementTimedOut: `statement_timeout` or `lock_timeout` ended the statement.
         ConnectionLost: the connection broke; the outcome is unknown.
         ConstraintViolated: a named constraint refused the statement.
@@ -30,7 +31,9 @@ def our_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (PoolTimeout, TooManyRequests, PoolClosed) as error:
+    except TooManyRequests as error:
+        raise Shed() from error
+    except (PoolTimeout, PoolClosed) as error:
         raise PoolExhausted() from error
     except (pg.QueryCanceled, pg.LockNotAvailable) as error:
         raise StatementTimedOut() from error

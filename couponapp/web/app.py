@@ -10,7 +10,8 @@ from redis import Redis
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from couponapp import metrics, settings
-from couponapp.errors import InvalidRequest, NotFound
+from couponapp.errors import DeadlineExceeded, InvalidRequest, NotFound, Shed, Unavailable
+from couponapp.guards.breaker import CircuitBreaker, Rules, StateLog
 from couponapp.guards.limits import RateLimits, Rates
 from couponapp.issuing.catalogue import Catalogue
 from couponapp.issuing.sold_out import SoldOut
@@ -96,8 +97,30 @@ def _make_parts(app: Flask, config: Settings) -> Parts:
             rates=lambda: rates,
             processes=config.web_processes,
         ),
+        breaker=CircuitBreaker(
+            "issue", is_failure=speaks_against_postgresql, rules=_breaker_rules(config), listeners=[StateLog()]
+        ),
         redis=Redis.from_url(config.redis_url, socket_timeout=PING_TIMEOUT_S, socket_connect_timeout=PING_TIMEOUT_S),
     )
+
+
+def _breaker_rules(config: Settings) -> Rules:
+    return Rules(
+        window=config.breaker_window,
+        failure_rate=config.breaker_failure_rate,
+        min_calls=config.breaker_min_calls,
+        open_s=config.breaker_open_s,
+        half_open_calls=config.breaker_half_open_calls,
+        slow_call_s=config.breaker_slow_ms / 1000,
+        slow_rate=config.breaker_slow_rate,
+        # A guarded call ends within the deadline; one that is not back by twice that never will be.
+        permit_s=2 * config.deadline_ms / 1000,
+    )
+
+
+def speaks_against_postgresql(error: BaseException) -> bool:
+    """Lost connections, time-outs, trouble on the server's side. Not what we ourselves refuse."""
+    return isinstance(error, Unavailable) and not isinstance(error, Shed | DeadlineExceeded)
 
 
 def _check_address() -> None:

@@ -14,7 +14,7 @@ from couponapp.web.parts import Parts
 
 
 def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, key: str | None) -> Attempt:
-    """The issue path, shared by the API and the pages: what is known, the limits, the statement.
+    """The issue path, shared by the API and the pages: what is known, the limits, the breaker, the statement.
 
     Args:
         service: the parts of this process.
@@ -33,7 +33,8 @@ def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, key: str | No
         attempt = _known(service, coupon_id, user_id, deadline)
         if attempt is None:
             service.limits.check(user_id)
-            attempt = issue(service.issue_pool, int(coupon_id), user_id, key, deadline=deadline)
+            with service.breaker.calling():
+                attempt = issue(service.issue_pool, int(coupon_id), user_id, key, deadline=deadline)
         code = attempt.outcome.value
         return attempt
     except CouponAppError as error:

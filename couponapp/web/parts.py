@@ -8,6 +8,7 @@ from typing import cast
 from flask import current_app
 from redis import Redis
 
+from couponapp.guards.breaker import CircuitBreaker
 from couponapp.guards.limits import RateLimits
 from couponapp.issuing.catalogue import Catalogue
 from couponapp.issuing.sold_out import SoldOut
@@ -29,6 +30,7 @@ class Parts:
     catalogue: Catalogue
     sold_out: SoldOut
     limits: RateLimits
+    breaker: CircuitBreaker
     redis: Redis
 
     @property

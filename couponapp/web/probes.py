@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
 from prometheus_client.values import ValueClass
+from pybreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN
 from redis import Redis, RedisError
 
 from couponapp import metrics
@@ -40,8 +41,12 @@ def show_metrics() -> Response:
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
-def record_pools(service: Parts) -> None:
-    """Set this process's pool gauges; asked for regularly, see `gunicorn.conf.py`."""
+def record_gauges(service: Parts) -> None:
+    """Set this process's gauges; called regularly, see `gunicorn.conf.py`."""
+    breaker = service.breaker
+    for state in (STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN):
+        metrics.BREAKER_STATE.labels(breaker.name, state).set(breaker.current_state == state)
+    metrics.BREAKER_FAILURE_PERCENT.labels(breaker.name).set(breaker.rates().failed)
     for pool in service.pools:
         stats = pool.stats()
         size, free = stats.get("pool_size", 0), stats.get("pool_available", 0)

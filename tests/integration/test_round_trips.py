@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -14,17 +14,10 @@ from couponapp.issuing.issue import ISSUE, Outcome, issue
 from couponapp.planning import coupons
 from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
-from tests.pgrelay import PgRelay, relay_to
+from tests.pgrelay import PgRelay
 from tests.servers import wait_until
 
 NewCoupon = Callable[..., int]
-
-
-@pytest.fixture
-def relay(database_url: str) -> Iterator[PgRelay]:
-    """Stands between the pool under test and PostgreSQL."""
-    with relay_to(database_url) as relay:
-        yield relay
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -11,15 +11,9 @@ from couponapp.issuing.issue import issue
 from couponapp.issuing.sold_out import SoldOut
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
-from tests.pgrelay import PgRelay, relay_to
+from tests.pgrelay import PgRelay
 
 NewCoupon = Callable[..., int]
-
-
-@pytest.fixture
-def relay(database_url: str) -> Iterator[PgRelay]:
-    with relay_to(database_url) as relay:
-        yield relay
 
 
 @pytest.fixture

@@ -1,0 +1,262 @@
+"""The circuit breaker: after too many failures, refuse at once for a while, then try a few calls.
+
+pybreaker's states, listeners and exceptions, with the semantics of resilience4j (its documentation,
+«CircuitBreaker», and its behaviour as executed): a window of the last calls instead of consecutive
+failures, `>=` at the threshold, a bounded number of calls when half-open. Stock pybreaker holds its
+lock during the guarded call, which makes all callers wait for each other; this one does not.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import pybreaker
+
+from couponapp.errors import CircuitOpen
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Refused(CircuitOpen, pybreaker.CircuitBreakerError):
+    """The circuit is open: the call was not made."""
+
+
+class Forced(StrEnum):
+    """What an operator may decide instead of the breaker."""
+
+    NO = "no"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """When to open, and how to find back. The defaults are those of the incident report's setting.
+
+    Attributes:
+        window: how many of the last calls are looked at.
+        failure_rate: share of failures, in percent, at which the circuit opens.
+        min_calls: no decision before so many calls; more than the window means the window.
+        open_s: how long it stays open, in seconds.
+        half_open_calls: how many calls are let through to decide what comes next.
+        slow_call_s: a call that takes longer is slow, in seconds; 0 for none.
+        slow_rate: share of slow calls, in percent, at which the circuit opens.
+        permit_s: a call let through when half-open that is not back by then no longer counts, so
+            that the circuit cannot stay half-open for ever; in seconds.
+    """
+
+    window: int = 100
+    failure_rate: float = 50.0
+    min_calls: int = 100
+    open_s: float = 5.0
+    half_open_calls: int = 10
+    slow_call_s: float = 0.0
+    slow_rate: float = 100.0
+    permit_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the window shows, in percent, and how many calls it holds."""
+
+    calls: int
+    failed: float
+    slow: float
+
+
+class StateLog(pybreaker.CircuitBreakerListener):
+    """One log line for each change of state."""
+
+    def state_change(
+        self,
+        cb: pybreaker.CircuitBreaker,
+        old_state: pybreaker.CircuitBreakerState | None,
+        new_state: pybreaker.CircuitBreakerState,
+    ) -> None:
+        """Tell it."""
+        log.warning("circuit breaker %s: %s → %s", cb.name, old_state.name if old_state else "new", new_state.name)
+
+
+class _Window:
+    """The last results, each (failed, slow), and their sums."""
+
+    def __init__(self, size: int) -> None:
+        self._results: deque[tuple[bool, bool]] = deque(maxlen=size)
+        self._failed = 0
+        self._slow = 0
+
+    def add(self, failed: bool, slow: bool) -> None:
+        if len(self._results) == self._results.maxlen:
+            old_failed, old_slow = self._results[0]
+            self._failed -= old_failed
+            self._slow -= old_slow
+        self._results.append((failed, slow))
+        self._failed += failed
+        self._slow += slow
+
+    def rates(self) -> Rates:
+        calls = len(self._results)
+        return Rates(calls, 100 * self._failed / max(1, calls), 100 * self._slow / max(1, calls))
+
+
+@dataclass(eq=False)
+class _Permit:
+    """One call that was let through. A result counts only in the state that let it through."""
+
+    generation: int
+    began_s: float
+
+
+class CircuitBreaker(pybreaker.CircuitBreaker):
+    """Guards calls; see the module's docstring. Safe to use from many threads at once."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        is_failure: Callable[[BaseException], bool],
+        rules: Rules | None = None,
+        listeners: Sequence[pybreaker.CircuitBreakerListener] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin closed.
+
+        Args:
+            name: for logs and metrics.
+            is_failure: tells the errors that speak against the guarded system; others count as
+                nothing at all.
+            rules: when to open.
+            listeners: pybreaker's; called outside of the lock, except for state changes.
+            clock: monotonic, in seconds.
+        """
+        self.rules = rules or Rules()
+        self._is_failure = is_failure
+        self._clock = clock
+        self._forced = Forced.NO
+        self._generation = 0
+        self._opened_s = 0.0
+        self._permits: set[_Permit] = set()
+        self._window = _Window(self.rules.window)
+        super().__init__(name=name, listeners=listeners, throw_new_error_on_trip=False)
+
+    def is_system_error(self, exception: BaseException) -> bool:
+        """The error speaks against the guarded system."""
+        return self._is_failure(exception)
+
+    def call(self, func: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call a function under guard.
+
+        Raises:
+            Refused: the circuit is open; the function was not called.
+        """
+        with self.calling():
+            return func(*args, **kwargs)
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Guard a block.
+
+        Raises:
+            Refused: the circuit is open; the block was not entered.
+        """
+        permit = self._take()
+        for listener in self._listeners:
+            listener.before_call(self, self.calling)
+        try:
+            yield
+        except BaseException as error:
+            failed = self.is_system_error(error)
+            self._give_back(permit, failed=failed, counts=failed)
+            if failed:
+                for listener in self._listeners:
+                    listener.failure(self, error)
+            raise
+        self._give_back(permit, failed=False, counts=True)
+        for listener in self._listeners:
+            listener.success(self)
+
+    def force(self, forced: Forced) -> None:
+        """Let an operator decide: refuse all, let all through, or go back to the rules, closed."""
+        with self._lock:
+            self._forced = forced
+            if forced is Forced.OPEN:
+                self.open()
+            else:
+                self.close()
+
+    def rates(self) -> Rates:
+        """What the window of the current state shows."""
+        with self._lock:
+            return self._window.rates()
+
+    def open(self) -> bool:
+        """Open the circuit now."""
+        with self._lock:
+            self._begin(self.rules.window)
+            self._opened_s = self._clock()
+            return super().open()
+
+    def half_open(self) -> None:
+        """Let a few calls through from now on."""
+        with self._lock:
+            self._begin(self.rules.half_open_calls)
+            super().half_open()
+
+    def close(self) -> None:
+        """Close the circuit now, with an empty window."""
+        with self._lock:
+            self._begin(self.rules.window)
+            super().close()
+
+    def _begin(self, window: int) -> None:
+        # A new generation: what is still under way belongs to the old one and no longer counts.
+        self._generation += 1
+        self._permits.clear()
+        self._window = _Window(window)
+
+    def _take(self) -> _Permit:
+        with self._lock:
+            now_s = self._clock()
+            if self.current_state == pybreaker.STATE_OPEN:
+                # Exactly at its end it is still open.
+                if self._forced is Forced.OPEN or now_s - self._opened_s <= self.rules.open_s:
+                    raise Refused()
+                self.half_open()
+            permit = _Permit(self._generation, now_s)
+            if self.current_state == pybreaker.STATE_HALF_OPEN:
+                self._permits = {one for one in self._permits if now_s - one.began_s <= self.rules.permit_s}
+                if len(self._permits) + self._window.rates().calls >= self.rules.half_open_calls:
+                    raise Refused()
+                self._permits.add(permit)
+            return permit
+
+    def _give_back(self, permit: _Permit, *, failed: bool, counts: bool) -> None:
+        with self._lock:
+            half_open = self.current_state == pybreaker.STATE_HALF_OPEN
+            if permit.generation != self._generation or (half_open and permit not in self._permits):
+                return
+            self._permits.discard(permit)
+            if not counts or self._forced is not Forced.NO:
+                return
+            elapsed_s = self._clock() - permit.began_s
+            self._window.add(failed, 0 < self.rules.slow_call_s < elapsed_s)
+            self._decide(half_open)
+
+    def _decide(self, half_open: bool) -> None:
+        rates = self._window.rates()
+        enough = self.rules.half_open_calls if half_open else min(self.rules.min_calls, self.rules.window)
+        if rates.calls < enough:
+            return
+        if rates.failed >= self.rules.failure_rate or (self.rules.slow_call_s and rates.slow >= self.rules.slow_rate):
+            self.open()
+        elif half_open:
+            self.close()

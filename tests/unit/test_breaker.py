@@ -1,0 +1,297 @@
+"""The circuit breaker against resilience4j's behaviour, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pybreaker
+import pytest
+
+from couponapp.errors import Unavailable
+from couponapp.guards.breaker import CircuitBreaker, Forced, Refused, Rules
+
+CLOSED, OPEN, HALF_OPEN = pybreaker.STATE_CLOSED, pybreaker.STATE_OPEN, pybreaker.STATE_HALF_OPEN
+
+
+class Down(Unavailable):
+    """The guarded system failed."""
+
+
+class OurFault(Exception):
+    """Nothing that speaks against the guarded system."""
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> CircuitBreaker:
+    return make(clock)
+
+
+def make(clock: Callable[[], float], **rules: Any) -> CircuitBreaker:
+    return CircuitBreaker("test", is_failure=lambda error: isinstance(error, Down), rules=Rules(**rules), clock=clock)
+
+
+def succeed(breaker: CircuitBreaker) -> str:
+    return breaker.call(lambda: "done")
+
+
+def fail(breaker: CircuitBreaker, error: type[Exception] = Down) -> None:
+    def raise_it() -> None:
+        raise error
+
+    with pytest.raises(error):
+        breaker.call(raise_it)
+
+
+def run(breaker: CircuitBreaker, results: Iterable[bool]) -> None:
+    for result in results:
+        succeed(breaker) if result else fail(breaker)
+
+
+def trip(breaker: CircuitBreaker) -> None:
+    run(breaker, [False] * 100)
+    assert breaker.current_state == OPEN
+
+
+def test_half_of_the_window_opens_and_one_less_does_not(clock: Clock) -> None:
+    at, below = make(clock), make(clock)
+    run(at, [True] * 50 + [False] * 50)
+    run(below, [True] * 51 + [False] * 49)
+    assert (at.current_state, below.current_state) == (OPEN, CLOSED)
+
+
+def test_a_success_can_be_the_call_that_opens(breaker: CircuitBreaker) -> None:
+    run(breaker, [False] * 50 + [True] * 49)
+    assert breaker.current_state == CLOSED
+    succeed(breaker)
+    assert breaker.current_state == OPEN
+
+
+def test_only_the_last_calls_count(breaker: CircuitBreaker) -> None:
+    run(breaker, [False] * 49 + [True] * 100)
+    assert breaker.rates().failed == 0
+    run(breaker, [False] * 49)
+    assert breaker.current_state == CLOSED
+    fail(breaker)
+    assert breaker.current_state == OPEN
+
+
+def test_stock_pybreaker_stays_closed_where_nearly_all_fail() -> None:
+    # The negative control: it counts consecutive failures, and a success every forty calls resets.
+    stock = pybreaker.CircuitBreaker(fail_max=50, exclude=[])
+    for number in range(1000):
+        if number % 40 == 39:
+            stock.call(lambda: None)
+        else:
+            with pytest.raises(ZeroDivisionError):
+                stock.call(lambda: 1 / 0)
+    assert stock.current_state == CLOSED
+
+
+def test_no_decision_before_the_minimum_and_a_minimum_beyond_the_window_is_the_window(clock: Clock) -> None:
+    early = make(clock, min_calls=5)
+    run(early, [False] * 4)
+    assert early.current_state == CLOSED
+    fail(early)
+    assert early.current_state == OPEN
+    clamped = make(clock, window=10, min_calls=1000)
+    run(clamped, [False] * 10)
+    assert clamped.current_state == OPEN
+
+
+def test_the_tripping_error_reaches_its_caller_as_it_is(breaker: CircuitBreaker) -> None:
+    run(breaker, [False] * 99)
+    fail(breaker, Down)
+    assert breaker.current_state == OPEN
+
+
+def test_open_refuses_without_calling_for_exactly_its_time(breaker: CircuitBreaker, clock: Clock) -> None:
+    trip(breaker)
+    for later_s in (0.0, 4.999, 5.0):
+        clock.now_s = 1000.0 + later_s
+        with pytest.raises(Refused):
+            breaker.call(pytest.fail)
+    clock.now_s = 1005.001
+    assert succeed(breaker) == "done"
+    assert breaker.current_state == HALF_OPEN
+
+
+def test_a_refusal_is_pybreakers_and_ours() -> None:
+    assert issubclass(Refused, pybreaker.CircuitBreakerError)
+    assert issubclass(Refused, Unavailable)
+
+
+def half_open(breaker: CircuitBreaker, clock: Clock) -> None:
+    trip(breaker)
+    clock.now_s += 5.001
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [([True] * 10, CLOSED), ([True] * 6 + [False] * 4, CLOSED), ([True] * 5 + [False] * 5, OPEN), ([False] * 10, OPEN)],
+)
+def test_half_open_decides_after_the_tenth_result(
+    breaker: CircuitBreaker, clock: Clock, results: list[bool], expected: str
+) -> None:
+    half_open(breaker, clock)
+    run(breaker, results[:9])
+    assert breaker.current_state == HALF_OPEN
+    run(breaker, results[9:])
+    assert breaker.current_state == expected
+
+
+def test_half_open_lets_ten_in_and_refuses_the_eleventh_at_once(breaker: CircuitBreaker, clock: Clock) -> None:
+    half_open(breaker, clock)
+    permits = [breaker._take() for _ in range(10)]
+    with pytest.raises(Refused):
+        breaker.call(pytest.fail)
+    for permit in permits:
+        breaker._give_back(permit, failed=False, counts=True)
+    assert breaker.current_state == CLOSED
+
+
+def test_an_error_that_is_not_the_systems_counts_as_nothing(breaker: CircuitBreaker, clock: Clock) -> None:
+    for _ in range(1000):
+        fail(breaker, OurFault)
+    assert breaker.rates().calls == 0
+    half_open(breaker, clock)
+    for _ in range(1000):
+        fail(breaker, OurFault)  # its permit is given back
+    assert breaker.current_state == HALF_OPEN
+    run(breaker, [True] * 10)
+    assert breaker.current_state == CLOSED
+
+
+def test_a_late_result_of_an_earlier_state_counts_as_nothing(breaker: CircuitBreaker, clock: Clock) -> None:
+    late = [breaker._take() for _ in range(200)]
+    half_open(breaker, clock)
+    succeed(breaker)
+    for permit in late:
+        breaker._give_back(permit, failed=True, counts=True)
+    assert breaker.current_state == HALF_OPEN
+    assert breaker.rates().calls == 1
+
+
+def test_half_open_cannot_hang_on_calls_that_never_come_back(breaker: CircuitBreaker, clock: Clock) -> None:
+    half_open(breaker, clock)
+    lost = [breaker._take() for _ in range(10)]
+    with pytest.raises(Refused):
+        succeed(breaker)
+    clock.now_s += 10.001
+    run(breaker, [True] * 9)
+    breaker._give_back(lost[0], failed=True, counts=True)  # too late to count
+    assert breaker.current_state == HALF_OPEN
+    succeed(breaker)
+    assert breaker.current_state == CLOSED
+
+
+def test_slow_calls_open_too(clock: Clock) -> None:
+    breaker = make(clock, slow_call_s=1.0, slow_rate=50)
+
+    def take(seconds: float) -> None:
+        clock.now_s += seconds
+
+    for number in range(100):
+        breaker.call(take, 1.001 if number % 2 else 1.0)
+    assert breaker.current_state == OPEN
+
+
+def test_an_operator_can_force_it(breaker: CircuitBreaker, clock: Clock) -> None:
+    breaker.force(Forced.OPEN)
+    clock.now_s += 3600
+    with pytest.raises(Refused):
+        breaker.call(pytest.fail)
+    breaker.force(Forced.CLOSED)
+    run(breaker, [False] * 500)
+    assert succeed(breaker) == "done"
+    breaker.force(Forced.NO)
+    trip(breaker)
+
+
+def test_listeners_hear_of_everything(clock: Clock) -> None:
+    heard: Counter[str] = Counter()
+
+    class Listener(pybreaker.CircuitBreakerListener):
+        def failure(self, cb: pybreaker.CircuitBreaker, exc: BaseException) -> None:
+            heard["failure"] += 1
+
+        def success(self, cb: pybreaker.CircuitBreaker) -> None:
+            heard["success"] += 1
+
+        def state_change(
+            self,
+            cb: pybreaker.CircuitBreaker,
+            old_state: pybreaker.CircuitBreakerState | None,
+            new_state: pybreaker.CircuitBreakerState,
+        ) -> None:
+            heard[f"{old_state.name if old_state else '?'} → {new_state.name}"] += 1
+
+    breaker = make(clock)
+    breaker.add_listener(Listener())
+    half_open(breaker, clock)
+    run(breaker, [True] * 10)
+    assert heard == {
+        "failure": 100, "success": 10, "closed → open": 1, "open → half-open": 1, "half-open → closed": 1
+    }  # fmt: skip
+
+
+def test_calls_do_not_wait_for_each_other(breaker: CircuitBreaker) -> None:
+    together = threading.Barrier(16, timeout=20)
+    with ThreadPoolExecutor(16) as executor:
+        assert sorted(executor.map(lambda _: breaker.call(together.wait), range(16))) == list(range(16))
+
+
+def test_stock_pybreakers_calls_do_wait_for_each_other() -> None:
+    # The negative control: one caller at a time, so the two never meet.
+    stock = pybreaker.CircuitBreaker(throw_new_error_on_trip=False)
+    together = threading.Barrier(2, timeout=0.5)
+    with ThreadPoolExecutor(2) as executor:
+        both = [executor.submit(stock.call, together.wait) for _ in range(2)]
+        assert {type(one.exception()) for one in both} == {threading.BrokenBarrierError}
+
+
+def test_32_threads_never_get_more_than_ten_in_when_half_open(breaker: CircuitBreaker, clock: Clock) -> None:
+    half_open(breaker, clock)
+    inside, peak, lock, leave = 0, 0, threading.Lock(), threading.Event()
+
+    def guarded() -> None:
+        nonlocal inside, peak
+        with lock:
+            inside += 1
+            peak = max(peak, inside)
+        assert leave.wait(20)
+
+    def call(_: int) -> bool:
+        try:
+            breaker.call(guarded)
+        except Refused:
+            if not leave.is_set():
+                refused.release()
+            return False
+        return True
+
+    refused = threading.Semaphore(0)
+    with ThreadPoolExecutor(32) as executor:
+        calls = [executor.submit(call, number) for number in range(32)]
+        for _ in range(22):  # all but ten are refused while those ten are inside
+            assert refused.acquire(timeout=20)
+        leave.set()
+        assert sum(one.result() for one in calls) == 10
+    assert peak == 10
+    assert breaker.current_state == CLOSED
