@@ -23,7 +23,7 @@ workers = _settings.web_processes
 
 # An idle or slow client costs a greenlet, not one of a few threads, and psycopg waits
 # cooperatively (docs/decisions/0006).
-worker_class = "gevent"
+worker_class = "couponapp.gunicorn_worker.Worker"
 worker_connections = 1000
 # The kernel caps it at net.core.somaxconn: the queue of a crowd that arrives in one second.
 backlog = 4096

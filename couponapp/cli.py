@@ -146,15 +146,15 @@ def verify_coupons(coupon_id: int | None, json_output: bool) -> None:
 def export(coupon_id: int, json_output: bool) -> None:
     """Every issuance of a coupon, as CSV (or one JSON object a line) on standard output."""
     columns = ["id", "coupon_id", "user_id", "code", "issued_at", "expires_at", "sent_at"]
-    rows = coupons.export(_pool(), coupon_id)
+    rows, shown = coupons.export(_pool(), coupon_id), _shower()
     if json_output:
         for row in rows:
-            click.echo(json.dumps(row, ensure_ascii=False, default=_plain))
+            click.echo(json.dumps(row, ensure_ascii=False, default=shown))
         return
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([_safe_cell(_plain(row[column])) for column in columns])
+        writer.writerow([_safe_cell(shown(row[column])) for column in columns])
 
 
 def _safe_cell(value: Any) -> Any:
@@ -237,11 +237,12 @@ def _print_coupons(rows: list[Row], json_output: bool, *, single: bool = False) 
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_shower()))
 
 
 def _print_table(rows: Iterable[dict[str, Any]]) -> None:
-    cells = [[str(_plain(value)) for value in row.values()] for row in rows]
+    shown = _shower()
+    cells = [[str(shown(value)) for value in row.values()] for row in rows]
     if not cells:
         click.echo("no coupons")
         return
@@ -251,7 +252,13 @@ def _print_table(rows: Iterable[dict[str, Any]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.astimezone(settings.load().time_zone).isoformat(timespec="seconds")
-    return "" if value is None else value
+def _shower() -> Callable[[Any], Any]:
+    """Shows a value as text or JSON can hold it, times in the time zone that is set."""
+    zone = settings.load().time_zone
+
+    def show_value(value: Any) -> Any:
+        if isinstance(value, datetime):
+            return value.astimezone(zone).isoformat(timespec="seconds")
+        return "" if value is None else value
+
+    return show_value

@@ -69,7 +69,7 @@ class Unavailable(CouponAppError):
 
 
 class Shed(Unavailable):
-    """So many already wait for a connection that one more is refused at once."""
+    """So many already wait that one more is refused at once."""
 
 
 class PoolExhausted(Unavailable):

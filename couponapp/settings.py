@@ -88,8 +88,8 @@ def _hosts(raw: str) -> tuple[str, ...]:
 
 
 def _address(raw: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", raw):
-        raise ValueError("must be an address or a host name")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", raw):
+        raise ValueError("must be an IPv4 address or a host name")
     return raw
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import jwt
 
-from couponapp.errors import ConfigurationError, Unauthenticated
+from couponapp.errors import ConfigurationError, Unauthenticated, Unavailable
 from couponapp.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ MIN_REFRESH_GAP_S = 10.0
 UNKNOWN_KEY_WAIT_S = 0.15
 FETCH_TIMEOUT_S = 3.0
 MAX_KEY_SET_BYTES = 256 * 1024
+CHUNK_BYTES = 16 * 1024
 # What reading one can raise. Whatever a key server answers, the refreshing thread must live on.
 _NO_KEY_SET = (OSError, ValueError, RecursionError, http.client.HTTPException)
 
@@ -165,6 +166,7 @@ class KeySet:
 
         Raises:
             Unauthenticated: there is no such key.
+            Unavailable: no key set has been read yet, so that nobody can be told from anybody.
         """
         self._ensure_thread()
         wanted = (key_id, KEY_TYPE[algorithm])
@@ -174,6 +176,8 @@ class KeySet:
         try:
             return self._keys[wanted]
         except KeyError:
+            if not self._keys:
+                raise Unavailable("no key set has been read yet") from None
             raise Unauthenticated() from None
 
     def _ask_for_refresh(self) -> bool:
@@ -218,10 +222,15 @@ class KeySet:
         if not _is_url(self._source):
             return Path(self._source).read_bytes()
         with urllib.request.urlopen(self._source, timeout=FETCH_TIMEOUT_S) as response:  # noqa: S310  # http(s): see _is_url
-            body: bytes = response.read(MAX_KEY_SET_BYTES + 1)
-        if len(body) > MAX_KEY_SET_BYTES:
-            raise ValueError(f"larger than {MAX_KEY_SET_BYTES} bytes")
-        return body
+            # The time-out is per read: a server that sends a byte now and then needs a bound too.
+            give_up_s, body = time.monotonic() + FETCH_TIMEOUT_S, b""
+            while part := response.read1(CHUNK_BYTES):
+                body += part
+                if len(body) > MAX_KEY_SET_BYTES:
+                    raise ValueError(f"larger than {MAX_KEY_SET_BYTES} bytes")
+                if time.monotonic() > give_up_s:
+                    raise TimeoutError("sent too slowly")
+            return body
 
 
 def _parse_keys(entries: list[Any]) -> dict[tuple[str | None, str], Any]:

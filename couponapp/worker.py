@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 PARTS = ("relay", "jobs")
 RESTART_DELAY_S = 1.0
 END_TIMEOUT_S = 8.0
-# Whatever PostgreSQL or Redis does, no step of the worker waits longer.
 DATABASE_DEADLINE_MS = 5_000
 REDIS_TIMEOUT_S = 2.0
+WORKER_TTL_S = 30
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"couponapp: {error}", file=sys.stderr)
         return 1
     logs.configure(config.log_level)
+    os.umask(0o077)  # messages hold codes that are worth money
     if part is None:
         return _supervise()
     if given.parent is not None:
@@ -95,7 +96,8 @@ def _run_jobs(config: Settings) -> int:
     jobs.configure(jobs.Delivery(_pool(config, "jobs"), channel))
     # No fork per job: a send is short, and its failure harms nothing but its own job.
     redis = Redis.from_url(config.redis_url, socket_connect_timeout=REDIS_TIMEOUT_S)
-    SimpleWorker([QUEUE_NAME], connection=redis).work(logging_level=None)
+    # RQ takes its read time-out from this: a Redis that has gone silent is noticed after that long.
+    SimpleWorker([QUEUE_NAME], connection=redis, worker_ttl=WORKER_TTL_S).work(logging_level=None)
     return 0
 
 

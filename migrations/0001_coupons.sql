@@ -9,6 +9,9 @@ CREATE TABLE coupons (
     closes_at timestamptz NOT NULL,
     valid_days integer NOT NULL CHECK (valid_days BETWEEN 1 AND 3650),
     state text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'paused', 'closed')),
+    -- After a restock of a sold-out coupon: when its new pieces can be had. Until then every process
+    -- has seen the restock, and none tells a new holder «sold out» from memory.
+    stocked_from timestamptz NOT NULL DEFAULT '-infinity',
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT coupons_window CHECK (opens_at < closes_at),
     -- PostgreSQL knows times that its clients cannot read, and one of them would spoil every list.
@@ -48,7 +51,6 @@ CREATE TABLE outbox (
     -- to tell it from any other.
     issuance_id bigint CONSTRAINT outbox_needs_a_reserved_piece CHECK (issuance_id IS NOT NULL),
     created_at timestamptz NOT NULL DEFAULT now(),
-    handed_over integer NOT NULL DEFAULT 0,
     leased_until timestamptz,
     sent_at timestamptz,
     CONSTRAINT outbox_once UNIQUE (issuance_id, kind)

@@ -108,8 +108,10 @@ class Cache(Generic[K, V]):
             return entry.value
 
     def _take_off(self, key: K, now_s: float) -> _Flight[V]:
-        flight = self._flights[key] = _Flight(Future(), now_s)
+        flight: _Flight[V] = _Flight(Future(), now_s)
         threading.Thread(target=self._refresh, args=(key, flight), name="cache", daemon=True).start()
+        # After the start, which can fail, and before the thread can end: it needs the lock for that.
+        self._flights[key] = flight
         return flight
 
     @staticmethod

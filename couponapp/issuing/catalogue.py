@@ -32,7 +32,8 @@ class Coupon:
 
     Attributes:
         read_at: the database's clock when it was read.
-        read_mono_s: this process's monotonic clock at the same moment, in seconds.
+        asked_mono_s: this process's monotonic clock before that, in seconds.
+        answered_mono_s: and after that.
     """
 
     id: int
@@ -44,11 +45,20 @@ class Coupon:
     valid_days: int
     state: str
     read_at: datetime
-    read_mono_s: float
+    asked_mono_s: float
+    answered_mono_s: float
 
     def now(self, mono_s: float) -> datetime:
-        """The database's clock at a moment of this process's monotonic clock, in seconds."""
-        return self.read_at + timedelta(seconds=mono_s - self.read_mono_s)
+        """The latest that the database's clock can show at a moment of the monotonic clock."""
+        return self.read_at + timedelta(seconds=mono_s - self.asked_mono_s)
+
+    def has_surely_opened(self, mono_s: float) -> bool:
+        """Even the earliest that the database's clock can show then is past the opening."""
+        return self.read_at + timedelta(seconds=mono_s - self.answered_mono_s) >= self.opens_at
+
+    def age_s(self, mono_s: float) -> float:
+        """How old this is at the most, at a moment of the monotonic clock, in seconds."""
+        return mono_s - self.asked_mono_s
 
     def status(self, mono_s: float) -> Status:
         """What a visitor would see at a moment of the monotonic clock, in seconds."""
@@ -120,14 +130,13 @@ class Catalogue:
     def _read_one(self, coupon_id: int) -> Coupon | None:
         asked_s = self._clock()
         row = self._pool.fetch_one(READ_ONE, {"coupon_id": coupon_id})
-        return _coupon(row, asked_s) if row else None
+        return _coupon(row, asked_s, self._clock()) if row else None
 
     def _read_current(self, _: None) -> tuple[Coupon, ...]:
         asked_s = self._clock()
-        return tuple(_coupon(row, asked_s) for row in self._pool.fetch_all(READ_CURRENT))
+        rows = self._pool.fetch_all(READ_CURRENT)
+        return tuple(_coupon(row, asked_s, self._clock()) for row in rows)
 
 
-def _coupon(row: Row, asked_s: float) -> Coupon:
-    # The moment of asking, not of the answer: a slow answer then makes our idea of the database's
-    # clock run ahead, so an early refusal is never wrong. The statement has the last word anyway.
-    return Coupon(**row, read_mono_s=asked_s)
+def _coupon(row: Row, asked_s: float, answered_s: float) -> Coupon:
+    return Coupon(**row, asked_mono_s=asked_s, answered_mono_s=answered_s)

@@ -47,20 +47,20 @@ class Attempt:
 
 
 # What the snapshot shows. An earlier line wins: a retry finds its own issuance and a holder is
-# told so, whatever has become of the coupon since. A key that was used for another coupon matters
-# only where this one could be issued.
+# told so, whatever has become of the coupon since. That a key was used for another coupon is not
+# told of a sold-out one, because the sold-out memory does not know either.
 _SEEN = """
     SELECT c.id AS coupon_id, c.name AS coupon_name, c.valid_days, c.opens_at, now() AS now,
            held.id, held.user_id, held.code, held.issued_at, held.expires_at,
            CASE
                WHEN keyed.coupon_id = c.id THEN 'REPLAYED'
                WHEN held.id IS NOT NULL THEN 'ALREADY_ISSUED'
+               WHEN keyed.id IS NOT NULL AND s.remaining > 0 THEN 'IDEMPOTENCY_KEY_REUSED'
                WHEN c.state = 'closed' THEN 'CLOSED'
                WHEN now() < c.opens_at THEN 'NOT_OPEN'
                WHEN now() >= c.closes_at THEN 'CLOSED'
                WHEN c.state = 'paused' THEN 'PAUSED'
-               WHEN s.remaining = 0 THEN 'SOLD_OUT'
-               WHEN keyed.id IS NOT NULL THEN 'IDEMPOTENCY_KEY_REUSED'
+               WHEN s.remaining = 0 OR now() < c.stocked_from THEN 'SOLD_OUT'
                ELSE 'ISSUED'
            END AS verdict
     FROM coupons c

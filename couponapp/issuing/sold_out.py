@@ -9,10 +9,13 @@ from couponapp.guards.cache import Cache
 from couponapp.issuing.catalogue import Coupon
 from couponapp.storage.pool import Pool
 
-# Some 100 bytes a holder: 20 MB at the most for one coupon. Beyond that the statement answers,
-# which writes nothing either.
+# Some 100 to 400 bytes a holder, by the length of the ids. Beyond that the statement answers, which
+# writes nothing either.
 MAX_HOLDERS = 200_000
-MAX_REMEMBERED = 20
+MAX_REMEMBERED = 5
+# A restock of a sold-out coupon can be had 0.9 s later (`couponapp.planning.coupons.RESTOCK`). What
+# is younger than this was therefore read before anybody could have got one of its pieces.
+TRUSTED_S = 0.75
 # Waiting longer for the list than the statement itself would take gains nothing.
 WAIT_S = 0.1
 
@@ -45,14 +48,15 @@ class SoldOut:
             self._read, max_age_s=math.inf, first_wait_s=WAIT_S, max_entries=MAX_REMEMBERED
         )
 
-    def is_sold_out_for(self, coupon: Coupon, user_id: str) -> bool:
+    def is_sold_out_for(self, coupon: Coupon, user_id: str, mono_s: float) -> bool:
         """The coupon is sold out and the user holds none. False also means «not known».
 
         Args:
-            coupon: as the catalogue shows it, at most one second old.
+            coupon: as the catalogue shows it.
             user_id: who asks.
+            mono_s: the catalogue's clock, in seconds.
         """
-        if coupon.remaining > 0 or coupon.total > MAX_HOLDERS:
+        if coupon.remaining > 0 or coupon.total > MAX_HOLDERS or coupon.age_s(mono_s) > TRUSTED_S:
             return False
         try:
             return user_id not in self._holders.get((coupon.id, coupon.total))

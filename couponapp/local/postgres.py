@@ -70,7 +70,7 @@ class EmbeddedPostgres:
     def end(self) -> None:
         """Shut down cleanly, or by force after a few seconds."""
         if self.child is not None:
-            self.child.end(timeout_s=4.0)
+            self.child.end(timeout_s=3.0)
 
     def _arguments(self) -> list[str]:
         settings = [

@@ -27,6 +27,7 @@ class Child:
         environ: Mapping[str, str] | None = None,
         log: IO[bytes] | None = None,
         end_signal: signal.Signals = signal.SIGTERM,
+        directory: Path | None = None,
     ) -> None:
         """Start the process.
 
@@ -37,12 +38,14 @@ class Child:
             environ: its whole environment; this process's when left out.
             log: where its output goes; to this process's when left out.
             end_signal: what asks it to end.
+            directory: where it runs; this process's when left out.
         """
         self.name = name
         self._end_signal = end_signal
         self._pid_file = run_dir / f"{name}.pid"
         self.process = subprocess.Popen(
             [str(word) for word in command],
+            cwd=directory,
             env=None if environ is None else dict(environ),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -56,7 +56,7 @@ class EmbeddedValkey:
     def end(self) -> None:
         """Shut down."""
         if self.child is not None:
-            self.child.end(timeout_s=2.0)
+            self.child.end(timeout_s=1.0)
 
     def _wait_until_it_answers(self) -> None:
         assert self.child is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Iterator
 
 from redis import Redis, RedisError
@@ -51,22 +52,17 @@ class Relay:
 
     def run(self, stop: threading.Event) -> None:
         """Hand over until told to stop; waits out any outage of PostgreSQL or Redis."""
-        failures = 0
-        told: tuple[int, int] | None = None
-        since_told_s = PROGRESS_EVERY_S
+        failures, told, tell_s = 0, -1, time.monotonic()
         while not stop.is_set():
             try:
-                handed_over = self.hand_over()
-                if since_told_s >= PROGRESS_EVERY_S:
-                    told, since_told_s = self._tell_progress(told), 0.0
-                failures = 0
+                handed_over, failures = self.hand_over(), 0
             except (Unavailable, RedisError) as error:
                 handed_over, failures = 0, failures + 1
                 log.warning("relay: %s; nothing is lost, trying again", error)
+            if time.monotonic() >= tell_s:
+                told, tell_s = self._tell_progress(told), time.monotonic() + PROGRESS_EVERY_S
             if handed_over < BATCH:
-                delay_s = self._delay_s(failures)
-                since_told_s += delay_s
-                stop.wait(delay_s)
+                stop.wait(self._delay_s(failures))
 
     def hand_over(self) -> int:
         """Lease one batch and enqueue its jobs in one round trip; returns how many messages.
@@ -92,11 +88,14 @@ class Relay:
             return POLL_S
         return random.uniform(0.5, 1.0) * min(MAX_BACK_OFF_S, POLL_S * 2.0**failures)
 
-    def _tell_progress(self, told: tuple[int, int] | None) -> tuple[int, int]:
-        waiting, sent = outbox.progress(self._pool)
-        if (waiting, sent) != told:
-            log.info("notifications: %d sent, %d waiting", sent, waiting)
-        return waiting, sent
+    def _tell_progress(self, told: int) -> int:
+        try:
+            waiting = outbox.waiting(self._pool)
+        except Unavailable:
+            return told
+        if waiting != told:
+            log.info("notifications: %s", f"{waiting} waiting" if waiting else "every issuance is notified")
+        return waiting
 
 
 def batched(ids: list[int], size: int) -> Iterator[list[int]]:

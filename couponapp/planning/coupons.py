@@ -89,6 +89,18 @@ def list_all(pool: Pool) -> list[Row]:
     return pool.fetch_all(LIST, {"coupon_id": None})
 
 
+LIST_OPEN = """
+SELECT c.id, c.name FROM coupons c JOIN coupon_stock s ON s.coupon_id = c.id AND s.lane = 0
+WHERE c.state = 'open' AND now() BETWEEN c.opens_at AND c.closes_at AND s.remaining > 0
+ORDER BY c.id
+"""
+
+
+def list_open(pool: Pool) -> list[Row]:
+    """Coupons that can be had right now: `id` and `name`, in the order of their ids."""
+    return pool.fetch_all(LIST_OPEN)
+
+
 def show(pool: Pool, coupon_id: int) -> Row:
     """One coupon.
 
@@ -142,20 +154,26 @@ def close(pool: Pool, coupon_id: int) -> None:
         _refuse(pool, coupon_id)
 
 
-# Both rows or neither: a closed coupon's stock is not touched.
+# Both rows or neither: a closed coupon's stock is not touched. A coupon that is sold out gets its new
+# pieces 0.9 s later: by then every process has seen the restock, so that none answers from its
+# sold-out memory to somebody who has just got one.
 RESTOCK = """
-WITH raised AS (
-    UPDATE coupons SET total = total + %(pieces)s
-    WHERE id = %(coupon_id)s AND state <> 'closed' AND total <= %(max_total)s - %(pieces)s
-    RETURNING id
+WITH stocked AS (
+    UPDATE coupon_stock AS s SET remaining = s.remaining + %(pieces)s
+    FROM coupons c
+    WHERE s.coupon_id = %(coupon_id)s AND s.lane = 0 AND c.id = s.coupon_id
+      AND c.state <> 'closed' AND c.total <= %(max_total)s - %(pieces)s
+    RETURNING s.coupon_id, s.remaining - %(pieces)s AS before
 )
-UPDATE coupon_stock SET remaining = remaining + %(pieces)s
-FROM raised WHERE coupon_id = raised.id AND lane = 0
+UPDATE coupons SET
+    total = total + %(pieces)s,
+    stocked_from = CASE WHEN before = 0 THEN now() + interval '0.9 seconds' ELSE stocked_from END
+FROM stocked WHERE id = stocked.coupon_id
 """
 
 
 def restock(pool: Pool, coupon_id: int, pieces: int) -> None:
-    """Add pieces.
+    """Add pieces. They can be had within a second.
 
     Args:
         pool: where to write.

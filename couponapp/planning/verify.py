@@ -11,7 +11,7 @@ from couponapp.storage.pool import Pool
 # One statement, so that all counts are of one snapshot and a running event does not look broken.
 CHECK = """
 SELECT c.id AS coupon_id, c.total,
-       coalesce(s.remaining, 0) AS remaining, coalesce(s.lowest, 0) AS lowest,
+       (s.coupon_id IS NOT NULL)::int AS stocks, coalesce(s.remaining, 0) AS remaining, coalesce(s.lowest, 0) AS lowest,
        coalesce(i.issued, 0) AS issued, coalesce(i.holders, 0) AS holders,
        coalesce(i.untold, 0) AS untold, coalesce(i.notified, 0) AS notified
 FROM coupons c
@@ -84,7 +84,9 @@ def verify(pool: Pool, coupon_id: int | None = None) -> Report:
 
 def _violations(counts: dict[str, int]) -> list[str]:
     found = []
-    if counts["issued"] + counts["remaining"] != counts["total"]:
+    if not counts["stocks"]:
+        found.append("there is no stock")
+    elif counts["issued"] + counts["remaining"] != counts["total"]:
         found.append(
             f"{counts['issued']} issued and {counts['remaining']} remaining are not the total of {counts['total']}"
         )

@@ -43,6 +43,11 @@ def our_errors() -> Iterator[None]:
         raise _trouble(error) from error
 
 
+def spoils_neighbours(error: psycopg.Error) -> bool:
+    """What befell one connection of a pool most likely holds for the others too."""
+    return is_lost(error) or error.sqlstate == _READ_ONLY
+
+
 def is_lost(error: psycopg.Error) -> bool:
     """The connection broke under the statement, whose outcome is therefore unknown."""
     state = error.sqlstate or ""

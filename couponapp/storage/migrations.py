@@ -84,9 +84,18 @@ def migrate(url: str, directory: Path = MIGRATIONS_DIR) -> list[Migration]:
         What was applied now, in order.
 
     Raises:
-        ConfigurationError: the server is too old, or an applied migration was edited.
+        ConfigurationError: the server is too old, the role may not create tables, or an applied
+            migration was edited.
         couponapp.errors.Unavailable: PostgreSQL does not answer.
     """
+    try:
+        return _migrate(url, directory)
+    except psycopg.errors.InsufficientPrivilege as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"DATABASE_URL: its role may not create tables: {reason}") from error
+
+
+def _migrate(url: str, directory: Path) -> list[Migration]:
     migrations = read_migrations(directory)
     with our_errors(), psycopg.connect(url, connect_timeout=5, options=f"-c lock_timeout={_LOCK_TIMEOUT_MS}") as db:
         _check_server_version(db)

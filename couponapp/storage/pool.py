@@ -11,10 +11,10 @@ from typing import Any, LiteralString
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool
 
 from couponapp.errors import StatementTimedOut, Unavailable
-from couponapp.storage.driver import is_lost, our_errors
+from couponapp.storage.driver import our_errors, spoils_neighbours
 from couponapp.storage.watchdog import Watchdog
 
 Row = dict[str, Any]
@@ -26,6 +26,7 @@ Connection = psycopg.Connection[DictRow]
 # two of PostgreSQL's return (docs/decisions/0004).
 RECONNECT_TIMEOUT_S = 2.0
 RECHECK_DELAY_S = 0.5
+WARM_UP_POLL_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,14 +167,17 @@ class Pool:
         ):
             try:
                 yield connection
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:
                 if watch.fired:
                     raise StatementTimedOut() from error
-                if is_lost(error):
-                    # Its neighbours in the pool are most likely dead too: replace those that are
-                    # idle instead of letting each fail a request of its own.
+                if spoils_neighbours(error):
+                    # The idle ones in the pool most likely have the same trouble: replace them
+                    # instead of letting each fail a request of its own.
                     self._pool.drain()
                 raise
+            finally:
+                if watch.stop():
+                    connection.close()  # cut off after its answer had come: nobody else may get it
 
     def warm_up(self, timeout_s: float) -> bool:
         """Open the pool and wait until it is full; tells whether it was in time.
@@ -181,10 +185,12 @@ class Pool:
         Args:
             timeout_s: how long to wait, in seconds. The pool goes on connecting afterwards.
         """
-        try:
-            self._open().wait(timeout_s)
-        except PoolTimeout:
-            return False
+        # Not the pool's own wait(), which closes the pool when it gives up.
+        pool, give_up_s = self._open(), time.monotonic() + timeout_s
+        while pool.get_stats().get("pool_available", 0) < pool.max_size:
+            if time.monotonic() >= give_up_s:
+                return False
+            time.sleep(WARM_UP_POLL_S)
         return True
 
     def answers(self) -> bool:

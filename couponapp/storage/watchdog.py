@@ -25,10 +25,17 @@ import psycopg
 class Watch:
     """One bounded use of a connection; `fired` tells whether it was cut off."""
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], lock: threading.Condition) -> None:
         self.connection = connection
         self.active = True
         self.fired = False
+        self._lock = lock
+
+    def stop(self) -> bool:
+        """End the watch; tells whether it had fired. Afterwards it does not."""
+        with self._lock:
+            self.active = False
+            return self.fired
 
 
 class Watchdog:
@@ -55,7 +62,7 @@ class Watchdog:
             connection: in use by this thread alone.
             timeout_s: how long the block may take, in seconds.
         """
-        watch = Watch(connection)
+        watch = Watch(connection, self._changed)
         with self._changed:
             at_s = self._clock() + timeout_s
             heapq.heappush(self._heap, (at_s, next(self._numbers), watch))
@@ -67,9 +74,7 @@ class Watchdog:
         try:
             yield watch
         finally:
-            # Under the lock: afterwards the connection is somebody else's and must not be cut.
-            with self._changed:
-                watch.active = False
+            watch.stop()  # afterwards the connection is somebody else's and must not be cut
 
     def _run(self) -> None:
         with self._changed:

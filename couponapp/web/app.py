@@ -12,6 +12,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from couponapp import metrics, settings
 from couponapp.errors import DeadlineExceeded, InvalidRequest, NotFound, Shed, Unavailable
 from couponapp.guards.breaker import CircuitBreaker, Rules, StateLog
+from couponapp.guards.bulkhead import Bulkhead
 from couponapp.guards.limits import RateLimits, Rates
 from couponapp.issuing.catalogue import Catalogue
 from couponapp.issuing.sold_out import SoldOut
@@ -29,6 +30,13 @@ from couponapp.web.probes import probes
 
 # A ping that takes longer than this is as good as none.
 PING_TIMEOUT_S = 0.2
+
+# Twice the connections keeps them busy while others count their limits; more would only wait.
+PLACES_PER_CONNECTION = 2
+# Share of the deadline that an attempt must still have when its turn comes.
+RESERVE = 0.3
+# More than a process serves within any sensible deadline.
+MAX_WAITING = 1000
 
 # Only our own files; Pico's icons are data: images in its style sheet. No inline script or style.
 CONTENT_SECURITY_POLICY = (
@@ -58,6 +66,7 @@ def create_app(config: Settings | None = None) -> Flask:
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=config.cookie_secure,
         SEND_FILE_MAX_AGE_DEFAULT=300,  # their addresses carry no version
+        PROVIDE_AUTOMATIC_OPTIONS=False,  # 405 like any other method that nobody needs
         WTF_CSRF_TIME_LIMIT=None,  # a page may be open for hours before its event opens
         WTF_CSRF_SSL_STRICT=False,  # the Referer check; the token is what counts
     )
@@ -99,6 +108,11 @@ def _make_parts(app: Flask, config: Settings) -> Parts:
         ),
         breaker=CircuitBreaker(
             "issue", is_failure=speaks_against_postgresql, rules=_breaker_rules(config), listeners=[StateLog()]
+        ),
+        bulkhead=Bulkhead(
+            PLACES_PER_CONNECTION * config.pool_issue,
+            max_waiting=MAX_WAITING,
+            reserve_s=RESERVE * config.deadline_ms / 1000,
         ),
         redis=Redis.from_url(config.redis_url, socket_timeout=PING_TIMEOUT_S, socket_connect_timeout=PING_TIMEOUT_S),
     )

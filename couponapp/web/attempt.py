@@ -14,7 +14,7 @@ from couponapp.web.parts import Parts
 
 
 def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, key: str | None) -> Attempt:
-    """The issue path, shared by the API and the pages: what is known, the limits, the breaker, the statement.
+    """The issue path, shared by the API and the pages: what is known, a place, the limits, the breaker, the statement.
 
     Args:
         service: the parts of this process.
@@ -32,9 +32,11 @@ def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, key: str | No
     try:
         attempt = _known(service, coupon_id, user_id, deadline)
         if attempt is None:
-            service.limits.check(user_id)
-            with service.breaker.calling():
-                attempt = issue(service.issue_pool, int(coupon_id), user_id, key, deadline=deadline)
+            with service.bulkhead.place(deadline):
+                if _counts(service, int(coupon_id)):
+                    service.limits.check(user_id)
+                with service.breaker.calling():
+                    attempt = issue(service.issue_pool, int(coupon_id), user_id, key, deadline=deadline)
         code = attempt.outcome.value
         return attempt
     except CouponAppError as error:
@@ -56,6 +58,16 @@ def _known(service: Parts, coupon_id: str, user_id: str, deadline: Deadline) -> 
     if status is Status.SCHEDULED:  # nobody can hold it yet
         wait_s = (coupon.opens_at - coupon.now(mono_s)).total_seconds()
         return Attempt(Outcome.NOT_OPEN, None, coupon.opens_at, wait_s)
-    if status is Status.SOLD_OUT and service.sold_out.is_sold_out_for(coupon, user_id):
+    if status is Status.SOLD_OUT and service.sold_out.is_sold_out_for(coupon, user_id, mono_s):
         return Attempt(Outcome.SOLD_OUT)
     return None
+
+
+def _counts(service: Parts, coupon_id: int) -> bool:
+    """Whether the attempt counts towards the limits: an early click does not.
+
+    Within the few milliseconds in which this process cannot tell whether the coupon has opened,
+    the statement decides, and nothing is counted.
+    """
+    coupon = service.catalogue.coupon(coupon_id)
+    return coupon is None or coupon.has_surely_opened(service.catalogue.mono_s())

@@ -9,6 +9,7 @@ from flask import current_app
 from redis import Redis
 
 from couponapp.guards.breaker import CircuitBreaker
+from couponapp.guards.bulkhead import Bulkhead
 from couponapp.guards.limits import RateLimits
 from couponapp.issuing.catalogue import Catalogue
 from couponapp.issuing.sold_out import SoldOut
@@ -31,6 +32,7 @@ class Parts:
     sold_out: SoldOut
     limits: RateLimits
     breaker: CircuitBreaker
+    bulkhead: Bulkhead
     redis: Redis
 
     @property

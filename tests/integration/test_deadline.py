@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -151,7 +152,7 @@ def test_without_the_watchdog_a_frozen_server_is_waited_for_until_it_thaws(
     class Asleep(Watchdog):
         @contextmanager
         def bound(self, connection: psycopg.Connection[Any], timeout_s: float) -> Iterator[Watch]:
-            yield Watch(connection)
+            yield Watch(connection, threading.Condition())
 
     monkeypatch.setattr("couponapp.storage.pool._watchdog", Asleep())
     pool = make_pool(server.url, size=1, deadline_ms=300)

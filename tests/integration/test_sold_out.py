@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from couponapp.issuing.catalogue import Catalogue, Coupon
-from couponapp.issuing.issue import issue
-from couponapp.issuing.sold_out import SoldOut
+from couponapp.issuing.issue import Outcome, issue
+from couponapp.issuing.sold_out import TRUSTED_S, SoldOut
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
 from tests.pgrelay import PgRelay
+from tests.servers import wait_until
 
 NewCoupon = Callable[..., int]
 
@@ -36,6 +37,18 @@ def look(pool: Pool, coupon_id: int) -> Coupon:
     return coupon
 
 
+def refuses(sold_out: SoldOut, coupon: Coupon, user: str, *, age_s: float = 0.1) -> bool:
+    """Whether the memory refuses somebody, with a look at the coupon that is so old."""
+    return sold_out.is_sold_out_for(coupon, user, coupon.asked_mono_s + age_s)
+
+
+def issue_when_stocked(pool: Pool, coupon_id: int, user: str) -> None:
+    """New pieces of a coupon that was sold out can be had a moment later."""
+    wait_until(
+        lambda: issue(pool, coupon_id, user).outcome is Outcome.ISSUED, timeout_s=5, what="the new piece can be had"
+    )
+
+
 def test_all_but_the_holders_are_refused_after_one_read(
     pool: Pool, new_coupon: NewCoupon, sold_out: SoldOut, relay: PgRelay
 ) -> None:
@@ -43,22 +56,22 @@ def test_all_but_the_holders_are_refused_after_one_read(
     for user in ("kim", "lee"):
         issue(pool, coupon_id, user)
     coupon = look(pool, coupon_id)
-    assert sold_out.is_sold_out_for(coupon, "park")
+    assert refuses(sold_out, coupon, "park")
     before = relay.round_trips
-    assert all(sold_out.is_sold_out_for(coupon, f"user-{n}") for n in range(100))
-    assert not sold_out.is_sold_out_for(coupon, "kim")
-    assert not sold_out.is_sold_out_for(coupon, "lee")
+    assert all(refuses(sold_out, coupon, f"user-{n}") for n in range(100))
+    assert not refuses(sold_out, coupon, "kim")
+    assert not refuses(sold_out, coupon, "lee")
     assert relay.round_trips == before
 
 
 def test_a_coupon_without_a_single_piece_is_sold_out_for_everybody(
     pool: Pool, new_coupon: NewCoupon, sold_out: SoldOut
 ) -> None:
-    assert sold_out.is_sold_out_for(look(pool, new_coupon(total=0)), "kim")
+    assert refuses(sold_out, look(pool, new_coupon(total=0)), "kim")
 
 
 def test_while_a_piece_is_left_nothing_is_said(pool: Pool, new_coupon: NewCoupon, sold_out: SoldOut) -> None:
-    assert not sold_out.is_sold_out_for(look(pool, new_coupon(total=1)), "kim")
+    assert not refuses(sold_out, look(pool, new_coupon(total=1)), "kim")
 
 
 def test_a_restock_between_the_look_and_the_read_is_noticed(
@@ -68,7 +81,7 @@ def test_a_restock_between_the_look_and_the_read_is_noticed(
     issue(pool, coupon_id, "kim")
     coupon = look(pool, coupon_id)
     coupons.restock(pool, coupon_id, 1)
-    assert not sold_out.is_sold_out_for(coupon, "lee")
+    assert not refuses(sold_out, coupon, "lee")
 
 
 def test_those_who_got_one_after_a_restock_are_holders_when_it_sells_out_again(
@@ -76,12 +89,12 @@ def test_those_who_got_one_after_a_restock_are_holders_when_it_sells_out_again(
 ) -> None:
     coupon_id = new_coupon(total=1)
     issue(pool, coupon_id, "kim")
-    assert sold_out.is_sold_out_for(look(pool, coupon_id), "lee")
+    assert refuses(sold_out, look(pool, coupon_id), "lee")
     coupons.restock(pool, coupon_id, 1)
-    issue(pool, coupon_id, "lee")
+    issue_when_stocked(pool, coupon_id, "lee")
     again = look(pool, coupon_id)
-    assert not sold_out.is_sold_out_for(again, "lee")
-    assert sold_out.is_sold_out_for(again, "park")
+    assert not refuses(sold_out, again, "lee")
+    assert refuses(sold_out, again, "park")
 
 
 def test_without_postgresql_nothing_is_claimed(
@@ -90,4 +103,22 @@ def test_without_postgresql_nothing_is_claimed(
     coupon_id = new_coupon(total=0)
     coupon = look(pool, coupon_id)
     relay.close()
-    assert not sold_out.is_sold_out_for(coupon, "kim")
+    assert not refuses(sold_out, coupon, "kim")
+
+
+def test_an_old_look_is_not_trusted(pool: Pool, new_coupon: NewCoupon, sold_out: SoldOut) -> None:
+    coupon = look(pool, new_coupon(total=0))
+    assert refuses(sold_out, coupon, "kim", age_s=TRUSTED_S)
+    assert not refuses(sold_out, coupon, "kim", age_s=TRUSTED_S + 0.01)
+
+
+def test_nobody_gets_a_new_piece_while_a_memory_of_before_may_still_be_trusted(
+    pool: Pool, new_coupon: NewCoupon
+) -> None:
+    coupon_id = new_coupon(total=0)
+    before = look(pool, coupon_id)
+    coupons.restock(pool, coupon_id, 1)
+    issue_when_stocked(pool, coupon_id, "lee")
+    row = pool.fetch_one("SELECT extract(epoch FROM issued_at) AS at FROM issuances")
+    assert row is not None
+    assert float(row["at"]) - before.read_at.timestamp() > TRUSTED_S

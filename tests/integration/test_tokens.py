@@ -25,7 +25,7 @@ from flask.testing import FlaskClient
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from couponapp import settings, tokens
-from couponapp.errors import ConfigurationError, Unauthenticated
+from couponapp.errors import ConfigurationError, Unauthenticated, Unavailable
 from couponapp.local.postgres import free_port
 from couponapp.tokens import MAX_TOKEN_LENGTH, MIN_REFRESH_GAP_S, Claims, KeySet, KeySetVerifier
 from couponapp.web import create_app
@@ -333,7 +333,7 @@ def verifier(source: str, clock: Callable[[], float]) -> KeySetVerifier:
 def accepts(verifier: KeySetVerifier, token: str) -> bool:
     try:
         return verifier.verify(token) == "kim"
-    except Unauthenticated:
+    except (Unauthenticated, Unavailable):
         return False
 
 
@@ -512,7 +512,8 @@ def test_a_url_that_is_down_at_the_start_is_used_once_it_answers(clock: Clock, m
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     port = free_port()
     keys = verifier(f"http://127.0.0.1:{port}/keys.json", clock)
-    assert not accepts(keys, signed("ES256"))
+    with pytest.raises(Unavailable):  # nobody can be told from anybody: that is no 401
+        keys.verify(signed("ES256"))
     server = KeyServer(port)
     try:
         clock.move()
@@ -567,6 +568,7 @@ def test_a_url_that_answers_garbage_at_the_start_does_not_stop_it(
     key_server.raw = GARBAGE[what]
     keys = verifier(key_server.url, clock)
     key_server.raw = b""
-    assert not accepts(keys, unknown(1))
+    with pytest.raises(Unavailable):
+        keys.verify(unknown(1))
     clock.move()
     wait_until(lambda: accepts(keys, signed("ES256")), timeout_s=GIVE_UP_S, what="the keys are known")

@@ -1,0 +1,1 @@
+"""Load, faults and benchmarks that anyone can repeat on one machine. Loopback only."""

@@ -1,0 +1,63 @@
+"""A pool finds back by itself: to a server that comes late, after a cut, from a node that is read-only."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from couponapp.errors import Unavailable
+from couponapp.local.postgres import EmbeddedPostgres, free_port
+from couponapp.storage.pool import Pool
+from tests.servers import wait_until
+
+
+def test_a_pool_that_was_warmed_up_in_vain_works_when_the_server_comes(
+    tmp_path: Path, make_pool: Callable[..., Pool]
+) -> None:
+    server = EmbeddedPostgres(tmp_path, password="test", port=free_port(), options=("fsync=off",))
+    pool = make_pool(server.url)
+    assert not pool.warm_up(0.2)
+    assert not pool.answers()
+    server.start(tmp_path)
+    try:
+        wait_until(pool.answers, timeout_s=20, what="the pool answers")
+    finally:
+        server.end()
+
+
+def test_a_connection_that_was_cut_after_its_answer_is_nobody_elses(
+    make_pool: Callable[..., Pool], database_url: str
+) -> None:
+    pool = make_pool(database_url, size=1)
+    with pool.connection(timeout_s=0.5) as connection:
+        connection.execute("SELECT 1")
+        assert select.select([connection.fileno()], [], [], 20)[0]  # the cut
+    assert pool.fetch_one("SELECT 1 AS one") == {"one": 1}
+
+
+def test_connections_to_a_node_that_has_become_read_only_are_replaced(
+    make_pool: Callable[..., Pool], database_url: str
+) -> None:
+    pool = make_pool(database_url, size=3)
+    assert pool.warm_up(20)
+    held = [pool.connection() for _ in range(3)]
+    for one in held:
+        one.__enter__().execute("SET default_transaction_read_only = on")
+    for one in held:
+        one.__exit__(None, None, None)
+    create = "CREATE TABLE IF NOT EXISTS written (n int)"
+    with pytest.raises(Unavailable):
+        pool.execute(create)
+
+    def writes() -> bool:
+        try:
+            pool.execute(create)
+        except Unavailable:
+            return False
+        return True
+
+    wait_until(writes, timeout_s=10, what="a new connection writes")
+    assert all(writes() for _ in range(10))
