@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no
 	--only-binary :all: --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format requirements clean
+.PHONY: help run test lint load bench faults format requirements clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -34,9 +34,20 @@ requirements: $(VENV)/.installed-dev ## pin the newest versions that requirement
 		$(BIN)/uv pip compile $$name.in --universal --python-version 3.11 --generate-hashes --upgrade \
 			--custom-compile-command "make requirements" --quiet --output-file $$name.txt; done
 
+load: $(VENV)/.installed ## three times the expected traffic, with the invariants checked at the end
+	@$(BIN)/python -m loadtest.load $(ARGS)
+
+bench: $(VENV)/.installed ## ours against its baselines, as ratios measured side by side
+	@$(BIN)/python -m loadtest.bench $(ARGS)
+
+faults: $(VENV)/.installed ## each fault under load: what was expected, what was seen
+	@$(BIN)/python -m loadtest.faults $(ARGS)
+
 clean: ## remove the virtual environment and the local data
 	@if [ -e var/run/lock ] && ! $(PYTHON) -c "import fcntl; fcntl.flock(open('var/run/lock'), 6)" 2>/dev/null; \
 		then echo "make run is still running here"; exit 1; fi
+	@if [ -x $(BIN)/python ] && [ -d var/run ]; then $(BIN)/python -c \
+		"from pathlib import Path; from couponapp.local.processes import end_orphans; end_orphans(Path('var/run'))"; fi
 	rm -rf $(VENV) var
 
 $(VENV)/.installed: requirements.txt

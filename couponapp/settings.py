@@ -268,6 +268,26 @@ def specs() -> tuple[Field[Any], ...]:
     return fields(Settings)
 
 
+def make_directory(settings: Settings, name: str) -> Path:
+    """Make the directory that a setting names.
+
+    Args:
+        settings: where to look.
+        name: an attribute such as `notify_dir`.
+
+    Raises:
+        ConfigurationError: it cannot be made or written to.
+    """
+    path: Path = getattr(settings, name)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{env_name(name)}: cannot use {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{env_name(name)}: cannot write to {path}")
+    return path
+
+
 def env_name(attribute: str) -> str:
     """The environment variable of a `Settings` attribute."""
     return next(str(spec.metadata["env"]) for spec in specs() if spec.name == attribute)

@@ -23,6 +23,7 @@ from couponapp.notifying import jobs
 from couponapp.notifying.channels import FileChannel
 from couponapp.notifying.relay import QUEUE_NAME, Relay
 from couponapp.settings import Settings
+from couponapp.signals import StopSignal
 from couponapp.storage.pool import Pool, Timeouts
 
 log = logging.getLogger(__name__)
@@ -42,14 +43,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, help="end when this process is no longer the parent")
     given = parser.parse_args(arguments)
     part = given.part
+    os.umask(0o077)  # messages hold codes that are worth money
     try:
         config = settings.load()
         config.require("database_url", "redis_url")
+        settings.make_directory(config, "notify_dir")
     except CouponAppError as error:
         print(f"couponapp: {error}", file=sys.stderr)
         return 1
     logs.configure(config.log_level)
-    os.umask(0o077)  # messages hold codes that are worth money
     if part is None:
         return _supervise()
     if given.parent is not None:
@@ -105,11 +107,8 @@ def _pool(config: Settings, name: str) -> Pool:
     return Pool(config.database_url, name=name, max_size=2, timeouts=Timeouts.within(DATABASE_DEADLINE_MS))
 
 
-def _stop_on_signal() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
+def _stop_on_signal() -> StopSignal:
+    return StopSignal(signal.SIGTERM, signal.SIGINT)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -9,7 +9,6 @@ import secrets
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ from couponapp.local.processes import Child, end_orphans
 from couponapp.local.valkey import EmbeddedValkey
 from couponapp.planning import coupons
 from couponapp.settings import LOCAL_ENV_FILE, Settings
+from couponapp.signals import StopSignal
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
 
@@ -43,9 +43,7 @@ CURL_TOKEN_TTL_S = 24 * 3600
 
 def main() -> int:
     """Run everything until Ctrl-C or TERM; returns the exit code."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopSignal(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     os.umask(0o077)  # data, messages and logs are nobody else's business
     try:
         with _only_one(), ExitStack() as stack:
@@ -55,13 +53,16 @@ def main() -> int:
         return 1
 
 
-def _run(stop: threading.Event, stack: ExitStack) -> int:
+def _run(stop: StopSignal, stack: ExitStack) -> int:
     if ended := end_orphans(RUN_DIR):
         _say(f"ended what an earlier run left behind: {', '.join(ended)}")
     secret = _secrets()
     chosen = _chosen_settings(secret)
     config = settings.load(chosen)
     _check_port(config)
+    _check_directories(config)
+    if config.jwt_jwks:
+        tokens.verifier(config)  # a key set that cannot be used is one line here, not many of gunicorn's
     servers = _start_servers(config, secret, stack)
     chosen = {**chosen, **{env: server.url for env, server in servers.items()}}
     config = settings.load(chosen)
@@ -117,7 +118,7 @@ class Services:
             if child.process.poll() is not None:
                 raise ConfigurationError(f"{name} ended with {child.process.returncode}")
 
-    def watch(self, stop: threading.Event) -> int:
+    def watch(self, stop: StopSignal) -> int:
         """Start again what dies, until told to stop or until it dies too often."""
         while not stop.wait(0.5):
             for server in self._servers:
@@ -198,7 +199,15 @@ def _check_port(config: Settings) -> None:
         with socket.create_server((config.host, config.port), backlog=1):
             return
     except OSError as error:
-        raise ConfigurationError(f"PORT {config.port} on {config.host} cannot be used: {error.strerror}") from error
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise ConfigurationError(
+            f"PORT {config.port} on {config.host} cannot be used: {reason}; PORT=… chooses another"
+        ) from error
+
+
+def _check_directories(config: Settings) -> None:
+    for name in ("notify_dir", "metrics_dir"):
+        settings.make_directory(config, name)
 
 
 def _start_servers(config: Settings, secret: Mapping[str, str], stack: ExitStack) -> dict[str, Server]:
@@ -263,7 +272,7 @@ def _write_private(path: Path, values: Mapping[str, str]) -> None:
     draft.replace(path)
 
 
-def _wait_until_ready(config: Settings, services: Services, stop: threading.Event) -> bool:
+def _wait_until_ready(config: Settings, services: Services, stop: StopSignal) -> bool:
     give_up_s = time.monotonic() + READY_TIMEOUT_S
     while not stop.is_set():
         services.check()
@@ -291,7 +300,8 @@ def _reachable_host(config: Settings) -> str:
 
 
 def _greet(config: Settings) -> None:
-    address = f"http://{_reachable_host(config)}:{config.port}"
+    host = _reachable_host(config)
+    address = f"http://{'localhost' if host == '127.0.0.1' else host}:{config.port}"
     pool = Pool(config.database_url, name="local", max_size=1, timeouts=Timeouts.within(10_000))
     open_now = coupons.list_open(pool)
     pool.close()

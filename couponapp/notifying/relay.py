@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 from redis import Redis, RedisError
 from rq import Queue
@@ -35,6 +35,16 @@ JOB_TIMEOUT_S = 30
 FAILED_JOB_TTL_S = 86_400
 
 
+class Stop(Protocol):
+    """Asks a loop to end."""
+
+    def is_set(self) -> bool:
+        """It has been asked."""
+
+    def wait(self, timeout_s: float, /) -> bool:
+        """Wait until asked, at most so many seconds; tells whether asked."""
+
+
 class Relay:
     """Hands outbox rows over to RQ. Any number may run at once."""
 
@@ -50,7 +60,7 @@ class Relay:
         self._queue = Queue(QUEUE_NAME, connection=redis)
         self._lease_s = lease_s
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: Stop) -> None:
         """Hand over until told to stop; waits out any outage of PostgreSQL or Redis."""
         failures, told, tell_s = 0, -1, time.monotonic()
         while not stop.is_set():

@@ -77,7 +77,14 @@ def create(pool: Pool, *, name: str, total: int, opens_at: Moment, closes_at: Mo
 
 LIST = """
 SELECT c.id, c.name, c.total, s.remaining, c.total - s.remaining AS issued,
-       c.opens_at, c.closes_at, c.valid_days, c.state
+       c.opens_at, c.closes_at, c.valid_days, c.state,
+       CASE
+           WHEN c.state = 'closed' OR now() >= c.closes_at THEN 'CLOSED'
+           WHEN now() < c.opens_at THEN 'SCHEDULED'
+           WHEN c.state = 'paused' THEN 'PAUSED'
+           WHEN s.remaining = 0 THEN 'SOLD_OUT'
+           ELSE 'OPEN'
+       END AS status
 FROM coupons c JOIN coupon_stock s ON s.coupon_id = c.id AND s.lane = 0
 WHERE %(coupon_id)s::bigint IS NULL OR c.id = %(coupon_id)s
 ORDER BY c.id

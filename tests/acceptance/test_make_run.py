@@ -187,7 +187,9 @@ def test_a_clean_copy_is_started_used_ended_started_again_killed_and_started_aga
     # Ended by TERM: cleanly, children included.
     family = first.family()
     assert len(family) >= 6  # PostgreSQL, Valkey, gunicorn and its processes, the worker and its parts
-    first.supervisor.send_signal(signal.SIGTERM)
+    supervisor = first.supervisor
+    for _ in range(3):  # make passes its own on, so more than one may come
+        supervisor.send_signal(signal.SIGTERM)
     assert first.process.wait(END_S) == 0
     assert all_gone(family)
 
@@ -281,6 +283,17 @@ def test_an_unreachable_redis_is_one_clear_line(tmp_path: Path, environ: dict[st
     nobody = f"redis://127.0.0.1:{free_port()}/0"
     said = one_line(start_supervisor(tmp_path, {**environ, "DATABASE_URL": database_url, "REDIS_URL": nobody}))
     assert "REDIS_URL: cannot be reached" in said
+
+
+@pytest.mark.parametrize("name", ["COUPON_NOTIFY_DIR", "COUPON_METRICS_DIR"])
+def test_a_directory_that_cannot_be_used_is_one_clear_line(tmp_path: Path, environ: dict[str, str], name: str) -> None:
+    said = one_line(start_supervisor(tmp_path, {**environ, name: "/dev/null/nope"}))
+    assert name in said
+
+
+def test_a_key_set_that_cannot_be_used_is_one_clear_line(tmp_path: Path, environ: dict[str, str]) -> None:
+    said = one_line(start_supervisor(tmp_path, {**environ, "COUPON_JWT_JWKS": "/nope.json"}))
+    assert "COUPON_JWT_JWKS" in said
 
 
 def test_a_bad_setting_is_one_clear_line_that_names_it(tmp_path: Path, environ: dict[str, str]) -> None:

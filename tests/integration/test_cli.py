@@ -170,6 +170,7 @@ def test_list_shows_every_coupon(run: Run, new_coupon: NewCoupon) -> None:
         "closes_at",
         "valid_days",
         "state",
+        "status",
     ]
     assert [line.split()[1:3] for line in lines] == [["하나", "10"], ["둘", "7"]]
 
