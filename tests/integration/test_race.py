@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import LiteralString
+from zoneinfo import ZoneInfo
 
 import pytest
+from redis import Redis
+from rq.worker import SimpleWorker
 
 from couponapp.issuing import issue as ours
+from couponapp.notifying import jobs
+from couponapp.notifying.channels import FileChannel
+from couponapp.notifying.outbox import Notice
+from couponapp.notifying.relay import QUEUE_NAME, Relay
 from couponapp.storage.pool import Pool
 from tests.race import CONNECTIONS, judge, race
 
@@ -65,12 +74,44 @@ def calls_of(users: int, each: int) -> list[str]:
     ("stock", "users", "each"),
     [(0, 30, 3), (1, 50, 1), (1, 20, 5), (10, 300, 3), (100, 300, 3), (200, 100, 5), (1000, 100, 3)],
 )
-def test_the_race_ends_with_exactly_the_stock_issued(
-    racing_pool: Pool, database_url: str, new_coupon: NewCoupon, stock: int, users: int, each: int
+def test_the_race_ends_with_exactly_the_stock_issued_and_every_holder_notified_once(
+    racing_pool: Pool,
+    database_url: str,
+    new_coupon: NewCoupon,
+    redis_url: str,
+    notifications: Path,
+    stock: int,
+    users: int,
+    each: int,
 ) -> None:
     coupon_id = new_coupon(total=stock)
     told = race(racing_pool, database_url, coupon_id, calls_of(users, each))
     assert judge(racing_pool, coupon_id, stock, told) == []
+    sent = deliver_all(racing_pool, Redis.from_url(redis_url), notifications)
+    owners = racing_pool.fetch_all("SELECT user_id FROM issuances WHERE coupon_id = %s", [coupon_id])
+    assert sent == Counter(row["user_id"] for row in owners)
+
+
+def deliver_all(pool: Pool, redis: Redis, directory: Path) -> Counter[str]:
+    """Relay and job until nothing is left; how many messages each user was sent."""
+    channel = CountingChannel(directory, ZoneInfo("Asia/Seoul"))
+    jobs.configure(jobs.Delivery(pool, channel))
+    relay = Relay(pool, redis, lease_s=3600)
+    while relay.hand_over():
+        SimpleWorker([QUEUE_NAME], connection=redis).work(burst=True)
+    return channel.sent
+
+
+class CountingChannel(FileChannel):
+    """The file channel, which also counts: a file alone would hide a second message."""
+
+    def __init__(self, directory: Path, time_zone: ZoneInfo) -> None:
+        super().__init__(directory, time_zone)
+        self.sent: Counter[str] = Counter()
+
+    def send(self, notice: Notice) -> None:
+        super().send(notice)
+        self.sent[notice.user_id] += 1
 
 
 @pytest.mark.parametrize(
