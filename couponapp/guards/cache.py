@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 
 # The first read of a key is waited for that long, in seconds.
 FIRST_WAIT_S = 1.0
-# A value that is too old is still better than a wait that people notice.
-STALE_WAIT_S = 0.05
+# A value that is too old is waited for that long, and after a failed read not at all: it is still
+# better than a wait that people notice.
+STALE_WAIT_S = 0.3
 # Keys that mean nothing must not fill the memory.
 MAX_ENTRIES = 10_000
 
@@ -31,7 +32,7 @@ class _Entry(Generic[V]):
     value: V
     # The moment before the read began: what changed since then may not be in the value.
     as_of_s: float
-    # Until then no refresh is tried, because the last one failed.
+    # Until then no refresh is tried, because the last one failed; 0 where it did not.
     stale_until_s: float = 0.0
 
 
@@ -100,7 +101,8 @@ class Cache(Generic[K, V]):
             flight = self._flights.get(key) or self._take_off(key, now_s)
         if entry is None:
             return self._land(flight, self._first_wait_s if wait_s is None else min(wait_s, self._first_wait_s))
-        if now_s - entry.as_of_s < self._max_age_s or now_s - flight.began_s > self._stale_wait_s:
+        failed_last = entry.stale_until_s > 0
+        if failed_last or now_s - entry.as_of_s < self._max_age_s or now_s - flight.began_s > self._stale_wait_s:
             return entry.value
         try:
             return self._land(flight, self._stale_wait_s)

@@ -7,7 +7,7 @@ import time
 from couponapp import metrics
 from couponapp.errors import CouponAppError
 from couponapp.guards.deadline import Deadline
-from couponapp.issuing.catalogue import Status
+from couponapp.issuing.catalogue import Coupon, Status
 from couponapp.issuing.issue import Attempt, Outcome, issue
 from couponapp.web import inputs
 from couponapp.web.parts import Parts
@@ -30,13 +30,20 @@ def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, key: str | No
     deadline = Deadline(service.settings.deadline_ms / 1000)
     code = "INTERNAL_ERROR"
     try:
-        attempt = _known(service, coupon_id, user_id, deadline)
-        if attempt is None:
+        number = inputs.parse_id(coupon_id)
+        coupon = service.catalogue.coupon(number, wait_s=deadline.remaining_s()) if number else None
+        if coupon is None:
+            attempt = Attempt(Outcome.COUPON_NOT_FOUND)
+        elif (known := _known(service, coupon, user_id, mono_s := service.catalogue.mono_s())) is not None:
+            attempt = known
+        else:
             with service.bulkhead.place(deadline):
-                if _counts(service, int(coupon_id)):
+                # In the moment in which this process cannot tell whether the coupon has opened, the
+                # statement tells it, and an early click is not counted.
+                if coupon.has_surely_opened(mono_s):
                     service.limits.check(user_id)
                 with service.breaker.calling():
-                    attempt = issue(service.issue_pool, int(coupon_id), user_id, key, deadline=deadline)
+                    attempt = issue(service.issue_pool, coupon.id, user_id, key, deadline=deadline)
         code = attempt.outcome.value
         return attempt
     except CouponAppError as error:
@@ -47,13 +54,8 @@ def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, key: str | No
         metrics.ATTEMPT_SECONDS.observe(time.perf_counter() - started_s)
 
 
-def _known(service: Parts, coupon_id: str, user_id: str, deadline: Deadline) -> Attempt | None:
+def _known(service: Parts, coupon: Coupon, user_id: str, mono_s: float) -> Attempt | None:
     """What needs no attempt, costs no round trip and counts towards no limit."""
-    number = inputs.parse_id(coupon_id)
-    coupon = service.catalogue.coupon(number, wait_s=deadline.remaining_s()) if number else None
-    if coupon is None:
-        return Attempt(Outcome.COUPON_NOT_FOUND)
-    mono_s = service.catalogue.mono_s()
     status = coupon.status(mono_s)
     if status is Status.SCHEDULED:  # nobody can hold it yet
         wait_s = (coupon.opens_at - coupon.now(mono_s)).total_seconds()
@@ -61,13 +63,3 @@ def _known(service: Parts, coupon_id: str, user_id: str, deadline: Deadline) -> 
     if status is Status.SOLD_OUT and service.sold_out.is_sold_out_for(coupon, user_id, mono_s):
         return Attempt(Outcome.SOLD_OUT)
     return None
-
-
-def _counts(service: Parts, coupon_id: int) -> bool:
-    """Whether the attempt counts towards the limits: an early click does not.
-
-    Within the few milliseconds in which this process cannot tell whether the coupon has opened,
-    the statement decides, and nothing is counted.
-    """
-    coupon = service.catalogue.coupon(coupon_id)
-    return coupon is None or coupon.has_surely_opened(service.catalogue.mono_s())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -108,16 +108,11 @@ def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 def freeze(server: EmbeddedPostgres, number: signal.Signals) -> None:
     """Stop or continue the postmaster and all its backends."""
     assert server.child is not None
-    os.killpg(server.child.process.pid, number)
-    for pid in backends(server.child.process.pid):
-        os.kill(pid, number)
+    postmaster = psutil.Process(server.child.process.pid)
+    for process in (postmaster, *postmaster.children()):
+        process.send_signal(number)
 
 
-def backends(postmaster: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()]
-
-
-@pytest.mark.skipif(not Path("/proc").exists(), reason="finds backends in /proc")
 def test_a_frozen_server_is_given_up_and_used_again_when_it_thaws(
     make_pool: Callable[..., Pool], server: EmbeddedPostgres
 ) -> None:
@@ -144,7 +139,6 @@ def test_a_frozen_server_is_given_up_and_used_again_when_it_thaws(
     assert verify(make_pool(server.url)).clean
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="finds backends in /proc")
 def test_without_the_watchdog_a_frozen_server_is_waited_for_until_it_thaws(
     make_pool: Callable[..., Pool], server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,19 @@ def test_a_failed_refresh_goes_on_serving_the_old_value_and_tries_again_later(
     assert source.reads == 2
     source.fails = False
     clock.now_s += 0.5
-    assert cache.get("a") == "a-3"
+    wait_until(lambda: cache.get("a") == "a-3", timeout_s=5, what="the refresh has landed")
+
+
+def test_after_a_failed_refresh_nobody_waits_for_the_next(cache: Cache[str, str], clock: Clock, source: Source) -> None:
+    cache.get("a")
+    source.fails = True
+    clock.now_s += 5
+    cache.get("a")
+    clock.now_s += 5
+    source.gate.clear()  # hangs now: whoever waited would do so for ten seconds
+    assert [cache.get("a") for _ in range(10)] == ["a-1"] * 10
+    assert not source.gate.is_set()
+    source.gate.set()
 
 
 def test_a_failure_with_nothing_cached_reaches_the_whole_crowd_at_once(cache: Cache[str, str], source: Source) -> None:
