@@ -188,6 +188,19 @@ def test_a_late_result_of_an_earlier_state_counts_as_nothing(breaker: CircuitBre
     assert breaker.rates().calls == 1
 
 
+def test_a_late_result_of_an_earlier_closed_state_counts_as_nothing_in_a_later_one(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    late = [breaker._take() for _ in range(200)]
+    half_open(breaker, clock)
+    run(breaker, [True] * 10)
+    assert breaker.current_state == CLOSED
+    for permit in late:
+        breaker._give_back(permit, failed=True, counts=True)
+    assert breaker.current_state == CLOSED
+    assert breaker.rates().calls == 0
+
+
 def test_half_open_cannot_hang_on_calls_that_never_come_back(breaker: CircuitBreaker, clock: Clock) -> None:
     half_open(breaker, clock)
     lost = [breaker._take() for _ in range(10)]

@@ -83,9 +83,13 @@ def test_who_has_waited_longest_is_next_and_nobody_overtakes() -> None:
     assert order == list(range(21))
 
 
-def test_who_has_too_little_time_left_is_not_let_in_any_more() -> None:
-    bulkhead = Bulkhead(1, max_waiting=10, reserve_s=1.0)
-    with bulkhead.place(Deadline(LONG_S)):
-        with pytest.raises(DeadlineExceeded), bulkhead.place(Deadline(0.9)):
+def test_who_has_too_little_time_left_is_refused_at_once_and_not_when_the_time_is_up() -> None:
+    bulkhead = Bulkhead(1, max_waiting=10, reserve_s=LONG_S + 1)
+
+    def enter() -> None:
+        with bulkhead.place(Deadline(LONG_S)):
             pass
+
+    with ThreadPoolExecutor(1) as executor, bulkhead.place(Deadline(LONG_S)):
+        assert type(executor.submit(enter).exception(LONG_S / 3)) is DeadlineExceeded
         assert bulkhead.waiting == 0
