@@ -19,6 +19,10 @@ from couponapp.errors import ConfigurationError
 from couponapp.local.processes import Child
 
 START_TIMEOUT_S = 30.0
+# After kill -9 of the server its sessions end by themselves, at their next look at it. Until then
+# they hold its shared memory, and a new server refuses to start with these words in its log.
+_PREDECESSORS_LEFT = b"pre-existing shared memory block"
+_PREDECESSORS_POLL_S = 0.2
 USER = "couponapp"
 DATABASE = "postgres"
 MAX_CONNECTIONS = 200
@@ -57,15 +61,9 @@ class EmbeddedPostgres:
         self._home.mkdir(parents=True, exist_ok=True)
         if not (self._data / "PG_VERSION").exists():
             self._make_data_directory()
-        with open(self._home / "server.log", "ab") as log:
-            self.child = Child(
-                "postgres",
-                run_dir,
-                [*self._unprivileged(), _binary("postgres"), *self._arguments()],
-                log=log,
-                end_signal=signal.SIGINT,  # «fast»: ends clients instead of waiting for them
-            )
-        self._wait_until_it_answers()
+        give_up_s = time.monotonic() + START_TIMEOUT_S
+        while not self._starts(run_dir, give_up_s):
+            time.sleep(_PREDECESSORS_POLL_S)
 
     def end(self) -> None:
         """Shut down cleanly, or by force after a few seconds."""
@@ -131,18 +129,27 @@ class EmbeddedPostgres:
             "--",
         ]
 
-    def _wait_until_it_answers(self) -> None:
-        assert self.child is not None
-        give_up_s = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < give_up_s:
-            if self.child.process.poll() is not None:
-                break
+    def _starts(self, run_dir: Path, give_up_s: float) -> bool:
+        """Start the server and wait until it answers; False where its predecessor is not quite gone."""
+        with open(self._home / "server.log", "ab") as log:
+            begins_at = log.tell()
+            self.child = Child(
+                "postgres",
+                run_dir,
+                [*self._unprivileged(), _binary("postgres"), *self._arguments()],
+                log=log,
+                end_signal=signal.SIGINT,  # «fast»: ends clients instead of waiting for them
+            )
+        while time.monotonic() < give_up_s and self.child.process.poll() is None:
             try:
                 psycopg.connect(self.url, connect_timeout=2).close()
-                return
+                return True
             except psycopg.OperationalError:
                 time.sleep(0.05)
         self.child.end()
+        said = (self._home / "server.log").read_bytes()[begins_at:]
+        if _PREDECESSORS_LEFT in said and time.monotonic() < give_up_s:
+            return False
         raise ConfigurationError(f"PostgreSQL did not start; see {self._home / 'server.log'}")
 
 

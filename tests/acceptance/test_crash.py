@@ -23,7 +23,7 @@ ACKNOWLEDGED_AFTER = 30
 
 
 def kill(server: EmbeddedPostgres) -> None:
-    """Kill -9 the whole server: nothing gets a chance to write anything down."""
+    """Kill -9 the server: nothing is shut down, its sessions end where they notice that it is gone."""
     assert server.child is not None
     os.killpg(server.child.process.pid, signal.SIGKILL)
     server.child.process.wait(10)
