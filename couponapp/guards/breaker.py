@@ -48,10 +48,11 @@ class Rules:
         min_calls: no decision before so many calls; more than the window means the window.
         open_s: how long it stays open, in seconds.
         half_open_calls: how many calls are let through to decide what comes next.
-        slow_call_s: a call that takes longer is slow, in seconds; 0 for none.
+        slow_call_s: a call that takes longer is slow, in seconds; 0 for none. See `Call.begin`.
         slow_rate: share of slow calls, in percent, at which the circuit opens.
         permit_s: a call let through when half-open that is not back by then no longer counts, so
-            that the circuit cannot stay half-open for ever; in seconds.
+            that the circuit cannot stay half-open for ever; in seconds, from when it was let
+            through.
     """
 
     window: int = 100
@@ -108,12 +109,24 @@ class _Window:
         return Rates(calls, 100 * self._failed / max(1, calls), 100 * self._slow / max(1, calls))
 
 
-@dataclass(eq=False)
-class _Permit:
-    """One call that was let through. A result counts only in the state that let it through."""
+class Call:
+    """One call that was let through. Its result counts only in the state that let it through."""
 
-    generation: int
-    began_s: float
+    def __init__(self, generation: int, clock: Callable[[], float]) -> None:
+        self.generation = generation
+        self._clock = clock
+        self.let_in_s = self._began_s = clock()
+
+    def begin(self) -> None:
+        """Say that the guarded system is asked from now on: what came before is none of its slowness.
+
+        Left out, the call's duration counts from when it was let through.
+        """
+        self._began_s = self._clock()
+
+    def duration_s(self) -> float:
+        """How long the guarded system has been asked, in seconds."""
+        return self._clock() - self._began_s
 
 
 class CircuitBreaker(pybreaker.CircuitBreaker):
@@ -144,7 +157,7 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
         self._forced = Forced.NO
         self._generation = 0
         self._opened_s = 0.0
-        self._permits: set[_Permit] = set()
+        self._permits: set[Call] = set()
         self._window = _Window(self.rules.window)
         super().__init__(name=name, listeners=listeners, throw_new_error_on_trip=False)
 
@@ -162,17 +175,17 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
             return func(*args, **kwargs)
 
     @contextmanager
-    def calling(self) -> Iterator[None]:
-        """Guard a block.
+    def calling(self) -> Iterator[Call]:
+        """Guard a block. What is yielded takes note of when the call itself begins; see `Call.begin`.
 
         Raises:
             Refused: the circuit is open; the block was not entered.
         """
         permit = self._take()
-        for listener in self._listeners:
-            listener.before_call(self, self.calling)
         try:
-            yield
+            for listener in self._listeners:
+                listener.before_call(self, self.calling)
+            yield permit
         except BaseException as error:
             failed = self.is_system_error(error)
             self._give_back(permit, failed=failed, counts=failed)
@@ -223,7 +236,7 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
         self._permits.clear()
         self._window = _Window(window)
 
-    def _take(self) -> _Permit:
+    def _take(self) -> Call:
         with self._lock:
             now_s = self._clock()
             if self.current_state == pybreaker.STATE_OPEN:
@@ -231,15 +244,15 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
                 if self._forced is Forced.OPEN or now_s - self._opened_s <= self.rules.open_s:
                     raise Refused()
                 self.half_open()
-            permit = _Permit(self._generation, now_s)
+            permit = Call(self._generation, self._clock)
             if self.current_state == pybreaker.STATE_HALF_OPEN:
-                self._permits = {one for one in self._permits if now_s - one.began_s <= self.rules.permit_s}
+                self._permits = {one for one in self._permits if now_s - one.let_in_s <= self.rules.permit_s}
                 if len(self._permits) + self._window.rates().calls >= self.rules.half_open_calls:
                     raise Refused()
                 self._permits.add(permit)
             return permit
 
-    def _give_back(self, permit: _Permit, *, failed: bool, counts: bool) -> None:
+    def _give_back(self, permit: Call, *, failed: bool, counts: bool) -> None:
         with self._lock:
             half_open = self.current_state == pybreaker.STATE_HALF_OPEN
             if permit.generation != self._generation or (half_open and permit not in self._permits):
@@ -247,8 +260,7 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
             self._permits.discard(permit)
             if not counts or self._forced is not Forced.NO:
                 return
-            elapsed_s = self._clock() - permit.began_s
-            self._window.add(failed, 0 < self.rules.slow_call_s < elapsed_s)
+            self._window.add(failed, 0 < self.rules.slow_call_s < permit.duration_s())
             self._decide(half_open)
 
     def _decide(self, half_open: bool) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pybreaker
@@ -223,6 +224,53 @@ def test_slow_calls_open_too(clock: Clock) -> None:
     for number in range(100):
         breaker.call(take, 1.001 if number % 2 else 1.0)
     assert breaker.current_state == OPEN
+
+
+def waits_then_asks(breaker: CircuitBreaker, clock: Clock, *, begins: bool) -> None:
+    with breaker.calling() as call:
+        clock.now_s += 5.0  # for a place of ours
+        if begins:
+            call.begin()
+        clock.now_s += 1.0  # for the guarded system
+
+
+def test_what_comes_before_the_call_begins_does_not_make_it_slow(clock: Clock) -> None:
+    breaker = make(clock, window=4, slow_call_s=1.0, slow_rate=50)
+    for _ in range(4):
+        waits_then_asks(breaker, clock, begins=True)
+    assert (breaker.current_state, breaker.rates().slow) == (CLOSED, 0)
+    for _ in range(2):  # the control: without a word of when it begins, it is as long as the block
+        waits_then_asks(breaker, clock, begins=False)
+    assert breaker.current_state == OPEN
+
+
+def test_a_permit_is_taken_back_by_when_it_was_let_through_not_by_when_it_began(clock: Clock) -> None:
+    breaker = make(clock, permit_s=2.0)
+    half_open(breaker, clock)
+    with ExitStack() as held:
+        calls = [held.enter_context(breaker.calling()) for _ in range(10)]
+        clock.now_s += 1.999
+        for call in calls:
+            call.begin()
+        with pytest.raises(Refused):
+            succeed(breaker)
+        clock.now_s += 0.002
+        assert succeed(breaker) == "done"
+
+
+def test_a_listener_that_fails_before_the_call_keeps_no_permit(clock: Clock) -> None:
+    class Broken(pybreaker.CircuitBreakerListener):
+        def before_call(self, cb: pybreaker.CircuitBreaker, func: Any, *args: Any, **kwargs: Any) -> None:
+            raise OurFault
+
+    breaker, broken = make(clock), Broken()
+    half_open(breaker, clock)
+    breaker.add_listener(broken)
+    for _ in range(20):
+        fail(breaker, OurFault)
+    breaker.remove_listener(broken)
+    run(breaker, [True] * 10)
+    assert breaker.current_state == CLOSED
 
 
 def test_an_operator_can_force_it(breaker: CircuitBreaker, clock: Clock) -> None:
