@@ -32,3 +32,9 @@ POOL_CONNECTIONS_MAX = Gauge(
 POOL_WAITING = Gauge(
     "coupon_pool_waiting", "Requests that wait for a connection.", ["pool"], multiprocess_mode="livesum"
 )
+LIMITS_SHARED = Gauge(
+    "coupon_limits_shared_processes",
+    "Web processes that count their rate limits in Redis; the others each count for themselves.",
+    ["limits"],
+    multiprocess_mode="livesum",
+)

@@ -160,6 +160,12 @@ class Settings:
     limit_process: str = setting(
         "COUPON_LIMIT_PROCESS", "", _rate, "Attempts to issue in one web process; unset: no limit."
     )
+    limit_address: str = setting(
+        "COUPON_LIMIT_ADDRESS",
+        "",
+        _rate,
+        "Attempts to issue per client address; unset: no limit, since mobile carriers put many behind one.",
+    )
     deadline_ms: int = setting(
         "COUPON_DEADLINE_MS",
         "1000",

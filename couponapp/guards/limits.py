@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from flask import Flask, Response
-from flask_limiter import Limiter, RateLimitExceeded
-from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
+from flask import Flask
+from flask_limiter import Limiter
+from limits import parse
+from redis import Redis
 
 from couponapp.errors import TooManyRequests
 from couponapp.guards import strategy
-from couponapp.guards.strategy import Asked, standing
+from couponapp.guards.counters import Asked, MemoryCounters, SharedCounters, Standing
 
-# A limiter that waits would be the outage again. Measured: 54 ms once when Redis hangs.
+# A limiter that waits would be the outage again. Connecting and asking may each take this long,
+# once per failure: what follows does not ask (couponapp.guards.counters).
 REDIS_TIMEOUT_S = 0.05
 
 _parse = lru_cache(maxsize=64)(parse)
@@ -32,94 +30,85 @@ class Rates:
         per_user: for each user.
         together: for all users.
         per_process: in this process; empty for none.
+        per_address: for each network address; empty for none.
     """
 
     per_user: str
     together: str
     per_process: str = ""
+    per_address: str = ""
 
 
 class RateLimits:
-    """Per user, for all together, and for this process: all are passed, or none is counted."""
+    """Per user, per address, for all together, and for this process: all are passed, or none is counted."""
 
     def __init__(
-        self, app: Flask, redis_url: str, *, scope: str, rates: Callable[[], Rates], processes: int = 1
+        self,
+        connect: Callable[[float], Redis],
+        *,
+        scope: str,
+        rates: Callable[[], Rates],
+        processes: int = 1,
+        timeout_s: float = REDIS_TIMEOUT_S,
     ) -> None:
-        """Attach the limits to an application.
+        """Begin with nothing counted in this process. Connects at the first use.
 
         Args:
-            app: the application whose requests are limited.
-            redis_url: where the counters lie.
+            connect: makes a client of the Redis in which the counters lie; takes the most that
+                connecting and an answer may each take, in seconds.
             scope: what the counters are named by; equal scopes share them.
             rates: asked at every attempt, so that the numbers can change while running.
             processes: into how many parts the limit of all falls when Redis is away.
+            timeout_s: what `connect` is given.
         """
         self._scope = scope
         self._rates = rates
-        self._processes = processes
-        self._process_storage = MemoryStorage()
-        self._in_process = FixedWindowRateLimiter(self._process_storage)
-        limiter = Limiter(
-            key_func=lambda: scope,
-            storage_uri=redis_url,
-            storage_options={
-                "socket_timeout": REDIS_TIMEOUT_S,  # type: ignore[dict-item]  # passed on to redis-py
-                "socket_connect_timeout": REDIS_TIMEOUT_S,  # type: ignore[dict-item]  # likewise
-            },
-            strategy=strategy.NAME,
-            in_memory_fallback_enabled=True,
-            # Two requests that meet the failure at the same moment: the second one's error would
-            # be a 500. A limiter that cannot count lets pass.
-            swallow_errors=True,
-        )
-        limiter.init_app(app)
-        app.after_request(_tell)
+        self._shared = SharedCounters(lambda: connect(timeout_s), timeout_s=timeout_s)
+        self._instead = MemoryCounters(processes)
+        self._in_process = MemoryCounters(1)
+        # Flask-Limiter on an application of its own, asked for its strategy: its hooks, on every
+        # route, and its way from a decorator to the strategy take longer than all our checks
+        # together (measured in docs/decisions/0012).
+        self._limiter = Limiter(key_func=lambda: scope, storage_uri="memory://", strategy=strategy.NAME)
+        self._limiter.init_app(Flask("couponapp.limits"))
+        all_or_none = self._limiter.limiter
+        assert isinstance(all_or_none, strategy.AllOrNone)
+        all_or_none.counting = self._count
+        self._all_or_none = all_or_none
 
-        @limiter.shared_limit(lambda: self._rates().together, scope=scope)
-        def count() -> None:
-            """Nothing to do: Flask-Limiter asks the strategy, and that counts."""
+    def check(self, user_id: str, address: str = "") -> None:
+        """Count one attempt of a user. Within a request, which remembers how it stands.
 
-        self._count = count
-
-    def check(self, user_id: str) -> None:
-        """Count one attempt of a user.
+        Args:
+            user_id: whose attempt it is.
+            address: where it comes from.
 
         Raises:
             TooManyRequests: a limit refuses it; says when to try again.
         """
         rates = self._rates()
-        asked = [
-            Asked(f"{self._scope}:user:{user_id}", _parse(rates.per_user)),
-            Asked(f"{self._scope}:all", _parse(rates.together), shared=True),
-        ]
-        per_process = _parse(rates.per_process) if rates.per_process else None
-        if per_process is not None:
-            self._take_in_process(per_process)
-        strategy.ask(asked, self._processes)
-        try:
-            self._count()
-        except RateLimitExceeded as refusal:
-            if per_process is not None:
-                self._give_back_in_process(per_process)
-            seen = standing()
-            raise TooManyRequests(seen.reset_s if seen else 1) from refusal
+        asked = [Asked(f"{self._scope}:user:{user_id}", _parse(rates.per_user))]
+        if rates.per_address:
+            asked.append(Asked(f"{self._scope}:address:{address}", _parse(rates.per_address)))
+        asked.append(Asked(f"{self._scope}:all", _parse(rates.together), shared=True))
+        in_process = Asked(self._scope, _parse(rates.per_process)) if rates.per_process else None
+        if in_process and (full := self._in_process.count([in_process])).refused:
+            raise TooManyRequests(full.reset_s)
+        standing = self._all_or_none.pass_all(asked)
+        if standing.refused:
+            if in_process:
+                # Refused elsewhere: what this process allows everybody is not used up by it.
+                self._in_process.give_back(in_process)
+            raise TooManyRequests(standing.reset_s)
 
-    def _take_in_process(self, limit: RateLimitItem) -> None:
-        if not self._in_process.hit(limit, self._scope):
-            reset_s = self._in_process.get_window_stats(limit, self._scope).reset_time - time.time()
-            raise TooManyRequests(max(1, math.ceil(reset_s)))
-
-    def _give_back_in_process(self, limit: RateLimitItem) -> None:
-        # Refused elsewhere: what this process allows everybody is not used up by it.
-        key = limit.key_for(self._scope)
-        if self._process_storage.get(key) > 0:  # its window may have ended meanwhile
-            self._process_storage.incr(key, limit.get_expiry(), amount=-1)
+    def _count(self, asked: Sequence[Asked]) -> Standing:
+        return self._shared.count(asked) or self._instead.count(asked)
 
 
-def _tell(response: Response) -> Response:
-    """The `RateLimit-*` headers of the IETF draft, wherever something was counted."""
-    if (seen := standing()) is not None:
-        response.headers["RateLimit-Limit"] = str(seen.limit)
-        response.headers["RateLimit-Remaining"] = str(seen.remaining)
-        response.headers["RateLimit-Reset"] = str(seen.reset_s)
-    return response
+def headers_of(standing: Standing) -> dict[str, str]:
+    """The `RateLimit-*` headers of the IETF's draft (draft-ietf-httpapi-ratelimit-headers-07)."""
+    return {
+        "RateLimit-Limit": str(standing.limit),
+        "RateLimit-Remaining": str(standing.remaining),
+        "RateLimit-Reset": str(standing.reset_s),
+    }

@@ -52,9 +52,25 @@ class Coupon:
         """The latest that the database's clock can show at a moment of the monotonic clock."""
         return self.read_at + timedelta(seconds=mono_s - self.asked_mono_s)
 
+    def earliest_now(self, mono_s: float) -> datetime:
+        """The earliest that the database's clock can show at a moment of the monotonic clock."""
+        return self.read_at + timedelta(seconds=mono_s - self.answered_mono_s)
+
+    def may_have_opened(self, mono_s: float) -> bool:
+        """At the latest that the database's clock can show, the opening has come."""
+        return self.now(mono_s) >= self.opens_at
+
     def has_surely_opened(self, mono_s: float) -> bool:
-        """Even the earliest that the database's clock can show then is past the opening."""
-        return self.read_at + timedelta(seconds=mono_s - self.answered_mono_s) >= self.opens_at
+        """Even at the earliest that the database's clock can show, the opening has come."""
+        return self.earliest_now(mono_s) >= self.opens_at
+
+    def has_surely_closed(self, mono_s: float) -> bool:
+        """Closed for good, or past its end even at the earliest that the database's clock can show."""
+        return self.state == "closed" or self.earliest_now(mono_s) >= self.closes_at
+
+    def is_surely_paused(self, mono_s: float) -> bool:
+        """Paused less than a second ago; what is older may have been resumed since."""
+        return self.state == "paused" and self.age_s(mono_s) <= MAX_AGE_S
 
     def age_s(self, mono_s: float) -> float:
         """How old this is at the most, at a moment of the monotonic clock, in seconds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, request, url_for
+from flask import Blueprint, Response, request
 
 from couponapp.errors import CouponNotFound, NotFound
 from couponapp.issuing import issuances
@@ -16,7 +16,8 @@ from couponapp.web.answers import answer, retry_after, timestamp
 from couponapp.web.attempt import attempt_to_issue
 from couponapp.web.parts import parts
 
-api = Blueprint("api", __name__, url_prefix="/api/v1")
+API_PREFIX = "/api/v1"
+api = Blueprint("api", __name__, url_prefix=API_PREFIX)
 
 
 @api.post("/coupons/<coupon_id>/issue")
@@ -24,7 +25,9 @@ def issue_coupon(coupon_id: str) -> Response:
     """Issue one coupon to the caller."""
     user_id = parts().identity.of_bearer(request)
     inputs.check_body()
-    attempt = attempt_to_issue(parts(), coupon_id, user_id, inputs.idempotency_key())
+    attempt = attempt_to_issue(
+        parts(), coupon_id, user_id, key=inputs.idempotency_key(), address=request.remote_addr or ""
+    )
     return answer_attempt(attempt)
 
 
@@ -33,7 +36,7 @@ def answer_attempt(attempt: Attempt) -> Response:
     data = issuance_json(attempt.issuance) if attempt.issuance else None
     if attempt.outcome in (Outcome.ISSUED, Outcome.REPLAYED):
         assert attempt.issuance is not None
-        headers = {"Location": url_for("api.my_coupon", issuance_id=attempt.issuance.id)}
+        headers = {"Location": f"{API_PREFIX}/me/coupons/{attempt.issuance.id}"}
         if attempt.outcome is Outcome.REPLAYED:
             headers["Idempotency-Replayed"] = "true"
         return answer("ISSUED", data, headers=headers)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_wtf import CSRFProtect
+from prometheus_client import Counter
 from redis import Redis
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.sansio.utils import get_host
 
 from couponapp import metrics, settings
 from couponapp.errors import DeadlineExceeded, InvalidRequest, NotFound, Shed, Unavailable
 from couponapp.guards.breaker import CircuitBreaker, Rules, StateLog
 from couponapp.guards.bulkhead import Bulkhead
-from couponapp.guards.limits import RateLimits, Rates
+from couponapp.guards.limits import RateLimits, Rates, headers_of
+from couponapp.guards.strategy import standing
 from couponapp.issuing.catalogue import Catalogue
 from couponapp.issuing.sold_out import SoldOut
 from couponapp.settings import Settings
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.tokens import verifier
 from couponapp.web import failures
-from couponapp.web.api import api
+from couponapp.web.answers import SECURITY_HEADERS
+from couponapp.web.api import API_PREFIX, api
 from couponapp.web.identity import Identity
 from couponapp.web.inputs import MAX_BODY_BYTES
 from couponapp.web.openapi import openapi
@@ -31,18 +37,10 @@ from couponapp.web.probes import probes
 # A ping that takes longer than this is as good as none.
 PING_TIMEOUT_S = 0.2
 
-# Twice the connections keeps them busy while others count their limits; more would only wait.
-PLACES_PER_CONNECTION = 2
 # Share of the deadline that an attempt must still have when its turn comes.
 RESERVE = 0.3
 # More than a process serves within any sensible deadline.
 MAX_WAITING = 1000
-
-# Only our own files; Pico's icons are data: images in its style sheet. No inline script or style.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
 
 
 def create_app(config: Settings | None = None) -> Flask:
@@ -70,13 +68,12 @@ def create_app(config: Settings | None = None) -> Flask:
         WTF_CSRF_TIME_LIMIT=None,  # a page may be open for hours before its event opens
         WTF_CSRF_SSL_STRICT=False,  # the Referer check; the token is what counts
     )
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
-    app.json.ensure_ascii = False  # type: ignore[attr-defined]  # likewise: Korean stays readable
+    app.session_interface = SessionOfPages()
     app.url_map.merge_slashes = False
     if config.trusted_proxies:
         hops = config.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
-    app.extensions[EXTENSION] = _make_parts(app, config)
+    app.extensions[EXTENSION] = _make_parts(config)
     CSRFProtect(app).exempt(api)
     for blueprint in (api, pages, probes, openapi):
         app.register_blueprint(blueprint)
@@ -88,9 +85,17 @@ def create_app(config: Settings | None = None) -> Flask:
     return app
 
 
-def _make_parts(app: Flask, config: Settings) -> Parts:
+class SessionOfPages(SecureCookieSessionInterface):
+    """The API knows no session, so it does not open one: that takes longer than finding the view."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """The visitor's session; for the API an empty one that cannot be written."""
+        return None if request.path.startswith(API_PREFIX) else super().open_session(app, request)
+
+
+def _make_parts(config: Settings) -> Parts:
     timeouts = Timeouts.within(config.deadline_ms)
-    rates = Rates(config.limit_user, config.limit_global, config.limit_process)
+    rates = Rates(config.limit_user, config.limit_global, config.limit_process, config.limit_address)
     read_pool = Pool(config.database_url, name="read", max_size=config.pool_read, timeouts=timeouts)
     return Parts(
         settings=config,
@@ -100,8 +105,7 @@ def _make_parts(app: Flask, config: Settings) -> Parts:
         catalogue=Catalogue(read_pool),
         sold_out=SoldOut(read_pool),
         limits=RateLimits(
-            app,
-            config.redis_url,
+            lambda timeout_s: _redis(config, timeout_s),
             scope="issue",
             rates=lambda: rates,
             processes=config.web_processes,
@@ -110,12 +114,16 @@ def _make_parts(app: Flask, config: Settings) -> Parts:
             "issue", is_failure=speaks_against_postgresql, rules=_breaker_rules(config), listeners=[StateLog()]
         ),
         bulkhead=Bulkhead(
-            PLACES_PER_CONNECTION * config.pool_issue,
+            config.pool_issue,  # as many as connections: nobody who has one waits for the other
             max_waiting=MAX_WAITING,
             reserve_s=RESERVE * config.deadline_ms / 1000,
         ),
-        redis=Redis.from_url(config.redis_url, socket_timeout=PING_TIMEOUT_S, socket_connect_timeout=PING_TIMEOUT_S),
+        redis=_redis(config, PING_TIMEOUT_S),
     )
+
+
+def _redis(config: Settings, timeout_s: float) -> Redis:
+    return Redis.from_url(config.redis_url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
 
 
 def _breaker_rules(config: Settings) -> Rules:
@@ -138,19 +146,27 @@ def speaks_against_postgresql(error: BaseException) -> bool:
 
 
 def _check_address() -> None:
+    environ = request.environ
     # Werkzeug takes «//metrics» for «/metrics»; a proxy that guards a path may not.
-    if request.environ["PATH_INFO"].startswith("//"):
+    if environ["PATH_INFO"].startswith("//"):
         raise NotFound()
     # The probes are asked by address, from load balancers that know no name.
     if request.blueprint == probes.name:
         return
-    if not request.environ.get("HTTP_HOST"):
+    host = environ.get("HTTP_HOST")
+    if not host:
         raise InvalidRequest("Host: missing")
     # Not `request.trusted_hosts`: Flask has read `request.host` before any hook runs, so setting
     # them here has no effect, and werkzeug's comparison knows no IPv6 address.
-    name = _PORT.sub("", request.host).lower()
-    if not any(_covers(allowed, name) for allowed in parts().settings.allowed_hosts):
+    if not _is_allowed(host, parts().settings.allowed_hosts):
         raise InvalidRequest("Host: not one of COUPON_ALLOWED_HOSTS")
+
+
+@lru_cache(maxsize=256)
+def _is_allowed(host: str, allowed_hosts: tuple[str, ...]) -> bool:
+    # «http» for both: only the standard ports differ, and no port matters here.
+    name = _PORT.sub("", get_host("http", host)).lower()
+    return any(_covers(allowed, name) for allowed in allowed_hosts)
 
 
 _PORT = re.compile(r":[0-9]+\Z")
@@ -161,10 +177,16 @@ def _covers(allowed: str, name: str) -> bool:
 
 
 def _finish(response: Response) -> Response:
-    metrics.REQUESTS.labels(request.endpoint or "none", str(response.status_code)).inc()
+    _counter(request.endpoint or "none", response.status_code).inc()
     headers = response.headers
-    headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-    headers.setdefault("X-Content-Type-Options", "nosniff")
-    headers.setdefault("Referrer-Policy", "same-origin")
-    headers.setdefault("X-Frame-Options", "DENY")
+    if "X-Frame-Options" not in headers:  # a page, a file: JSON has them from the start
+        for name, value in SECURITY_HEADERS:
+            headers.setdefault(name, value)
+    if (seen := standing()) is not None:
+        headers.extend(headers_of(seen))
     return response
+
+
+@lru_cache(maxsize=1024)
+def _counter(route: str, status: int) -> Counter:
+    return metrics.REQUESTS.labels(route, str(status))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
+
+from prometheus_client import Counter
 
 from couponapp import metrics
 from couponapp.errors import CouponAppError
@@ -13,14 +16,15 @@ from couponapp.web import inputs
 from couponapp.web.parts import Parts
 
 
-def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, key: str | None) -> Attempt:
-    """The issue path, shared by the API and the pages: what is known, a place, the limits, the breaker, the statement.
+def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, *, key: str | None, address: str) -> Attempt:
+    """The issue path, shared by the API and the pages: what is known, the limits, the breaker, a place, the statement.
 
     Args:
         service: the parts of this process.
         coupon_id: as it stands in the path.
         user_id: who asks.
         key: the idempotency key, where there is one.
+        address: the client's network address.
 
     Raises:
         couponapp.errors.TooManyRequests: a rate limit refuses.
@@ -34,32 +38,41 @@ def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, key: str | No
         coupon = service.catalogue.coupon(number, wait_s=deadline.remaining_s()) if number else None
         if coupon is None:
             attempt = Attempt(Outcome.COUPON_NOT_FOUND)
-        elif (known := _known(service, coupon, user_id, mono_s := service.catalogue.mono_s())) is not None:
+        elif (known := _known(service, coupon, user_id, key, mono_s := service.catalogue.mono_s())) is not None:
             attempt = known
         else:
-            with service.bulkhead.place(deadline):
-                # In the moment in which this process cannot tell whether the coupon has opened, the
-                # statement tells it, and an early click is not counted.
-                if coupon.has_surely_opened(mono_s):
-                    service.limits.check(user_id)
-                with service.breaker.calling():
-                    attempt = issue(service.issue_pool, coupon.id, user_id, key, deadline=deadline)
+            # In the moment in which this process cannot tell whether the coupon has opened, the
+            # statement tells it, and an early click is not counted.
+            if coupon.has_surely_opened(mono_s):
+                service.limits.check(user_id, address)
+            with service.breaker.calling() as call, service.bulkhead.place(deadline):
+                call.begin()
+                attempt = issue(service.issue_pool, coupon.id, user_id, key, deadline=deadline)
         code = attempt.outcome.value
         return attempt
     except CouponAppError as error:
         code = error.code
         raise
     finally:
-        metrics.ATTEMPTS.labels(code).inc()
+        _counter(code).inc()
         metrics.ATTEMPT_SECONDS.observe(time.perf_counter() - started_s)
 
 
-def _known(service: Parts, coupon: Coupon, user_id: str, mono_s: float) -> Attempt | None:
+@lru_cache(maxsize=64)
+def _counter(code: str) -> Counter:
+    return metrics.ATTEMPTS.labels(code)
+
+
+def _known(service: Parts, coupon: Coupon, user_id: str, key: str | None, mono_s: float) -> Attempt | None:
     """What needs no attempt, costs no round trip and counts towards no limit."""
-    status = coupon.status(mono_s)
-    if status is Status.SCHEDULED:  # nobody can hold it yet
+    if not coupon.may_have_opened(mono_s):  # nobody can hold it yet
         wait_s = (coupon.opens_at - coupon.now(mono_s)).total_seconds()
         return Attempt(Outcome.NOT_OPEN, None, coupon.opens_at, wait_s)
-    if status is Status.SOLD_OUT and service.sold_out.is_sold_out_for(coupon, user_id, mono_s):
+    # Who comes with a key may have got one and lost the answer: that is worth a look.
+    if key is None and coupon.has_surely_closed(mono_s):
+        return Attempt(Outcome.CLOSED)
+    if key is None and coupon.is_surely_paused(mono_s):
+        return Attempt(Outcome.PAUSED)
+    if coupon.status(mono_s) is Status.SOLD_OUT and service.sold_out.is_sold_out_for(coupon, user_id, mono_s):
         return Attempt(Outcome.SOLD_OUT)
     return None

@@ -57,7 +57,7 @@ def issue_coupon(coupon_id: str) -> BaseResponse:
     if user_id is None:
         return _to_login(url_for(".show_coupon", coupon_id=coupon_id))
     try:
-        code = attempt_to_issue(parts(), coupon_id, user_id, None).outcome.value
+        code = attempt_to_issue(parts(), coupon_id, user_id, key=None, address=request.remote_addr or "").outcome.value
     except (TooManyRequests, Unavailable) as error:
         code = error.code
     if code == Outcome.COUPON_NOT_FOUND:

@@ -35,7 +35,7 @@ def test_an_early_click_in_the_moment_of_doubt_uses_up_no_limit(
     app, service = parts
     coupon_id = new_coupon(opens_in_s=1.5 * STEP_S)
     with app.test_request_context():
-        outcomes = [attempt_to_issue(service, str(coupon_id), "kim", None).outcome for _ in range(3)]
+        outcomes = [attempt_to_issue(service, str(coupon_id), "kim", key=None, address="").outcome for _ in range(3)]
     assert outcomes == [Outcome.NOT_OPEN] * 3
 
 
@@ -44,6 +44,6 @@ def test_a_click_that_is_surely_on_time_is_counted(parts: tuple[Flask, Parts], n
     app, service = parts
     coupon_id = new_coupon()
     with app.test_request_context():
-        assert attempt_to_issue(service, str(coupon_id), "kim", None).outcome is Outcome.ISSUED
+        assert attempt_to_issue(service, str(coupon_id), "kim", key=None, address="").outcome is Outcome.ISSUED
         with pytest.raises(TooManyRequests):
-            attempt_to_issue(service, str(coupon_id), "kim", None)
+            attempt_to_issue(service, str(coupon_id), "kim", key=None, address="")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,35 +11,50 @@ from pathlib import Path
 import pytest
 from flask import Flask, request
 from flask_limiter import Limiter
+from prometheus_client import REGISTRY
 from redis import Redis
 
 from couponapp.errors import TooManyRequests
-from couponapp.guards.limits import RateLimits, Rates
+from couponapp.guards import counters, strategy
+from couponapp.guards.limits import REDIS_TIMEOUT_S, RateLimits, Rates, headers_of
 from couponapp.local.postgres import free_port
 from couponapp.local.valkey import EmbeddedValkey
 from tests.servers import wait_until
+from tests.slowrelay import slow_relay_to
 
 MANY = "1000000/minute"
+# On a busy machine a healthy Redis may take longer than the service would wait for it.
+PATIENT_S = 10.0
 
 
 class Process:
     """The limits as one process has them."""
 
-    def __init__(self, redis_url: str, rates: Rates, *, processes: int = 1) -> None:
-        self.app = Flask("limits")
+    def __init__(self, redis_url: str, rates: Rates, *, processes: int = 1, timeout_s: float = PATIENT_S) -> None:
         self.rates = rates
-        self.limits = RateLimits(self.app, redis_url, scope="test", rates=lambda: self.rates, processes=processes)
-        self.app.add_url_rule("/<user>", view_func=self._view)
+        self._app = Flask("limits")
+        self._limits = RateLimits(
+            lambda s: Redis.from_url(redis_url, socket_timeout=s, socket_connect_timeout=s),
+            scope="test",
+            rates=lambda: self.rates,
+            processes=processes,
+            timeout_s=timeout_s,
+        )
 
-    def _view(self, user: str) -> tuple[str, int, dict[str, str]]:
-        try:
-            self.limits.check(user)
-        except TooManyRequests as refusal:
-            return "refused", 429, {"Retry-After": str(refusal.retry_after_s)}
-        return "passed", 200, {}
+    def passes(self, user: str, address: str = "") -> bool:
+        """One attempt of a user: it is counted, or refused."""
+        return self.headers(user, address)["passes"] == "yes"
 
-    def ask(self, user: str) -> int:
-        return self.app.test_client().get(f"/{user}").status_code
+    def headers(self, user: str, address: str = "") -> dict[str, str]:
+        """One attempt, and what its answer would tell of the limits."""
+        with self._app.app_context():
+            told = {"passes": "yes"}
+            try:
+                self._limits.check(user, address)
+            except TooManyRequests as refusal:
+                told = {"passes": "no", "Retry-After": str(refusal.retry_after_s)}
+            seen = strategy.standing()
+            return told | (headers_of(seen) if seen else {})
 
 
 @pytest.fixture
@@ -56,18 +71,27 @@ def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
     server.end()
 
 
+def signal_to(server: EmbeddedValkey, number: signal.Signals) -> None:
+    assert server.child is not None
+    server.child.process.send_signal(number)
+
+
+def counts_in_redis() -> bool:
+    return REGISTRY.get_sample_value("coupon_limits_shared_processes", {"limits": "limits"}) == 1
+
+
 def test_the_limit_is_exact_with_many_threads_in_several_processes(redis_url: str) -> None:
     processes = [Process(redis_url, Rates("50/minute", MANY)) for _ in range(3)]
-    with ThreadPoolExecutor(16) as executor:
-        statuses = Counter(executor.map(lambda n: processes[n % 3].ask("kim"), range(150)))
-    assert statuses == {200: 50, 429: 100}
+    with ThreadPoolExecutor(32) as executor:
+        passed = list(executor.map(lambda n: processes[n % 3].passes("kim"), range(300)))
+    assert passed.count(True) == 50
 
 
 def test_a_user_over_his_own_limit_uses_up_nobody_elses(redis_url: str) -> None:
     process = Process(redis_url, Rates("2/minute", "4/minute"))
-    assert [process.ask("kim") for _ in range(20)] == [200, 200] + [429] * 18
-    assert [process.ask("lee"), process.ask("lee")] == [200, 200]
-    assert process.ask("park") == 429  # now the limit of all is used up, by those who passed
+    assert [process.passes("kim") for _ in range(20)] == [True, True] + [False] * 18
+    assert [process.passes("lee"), process.passes("lee")] == [True, True]
+    assert not process.passes("park")  # now the limit of all is used up, by those who passed
 
 
 def test_the_stock_strategy_lets_one_user_use_up_the_limit_of_all(redis_url: str) -> None:
@@ -86,17 +110,37 @@ def test_the_stock_strategy_lets_one_user_use_up_the_limit_of_all(redis_url: str
     assert client.get("/lee").status_code == 429
 
 
+def test_many_requests_of_one_moment_are_judged_one_after_the_other(redis_url: str, redis: Redis) -> None:
+    # What comes together shares round trips; within one of them nobody passes twice.
+    process = Process(redis_url, Rates("1/minute", "20/minute"))
+    process.passes("the first one loads the script")
+    redis.flushdb()
+    before = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+    with ThreadPoolExecutor(100) as executor:
+        passed = list(executor.map(lambda n: process.passes(f"user-{n % 50}"), range(400)))
+    assert passed.count(True) == 20
+    assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] - before <= 400
+
+
+def test_an_address_has_a_limit_of_its_own_where_one_is_set(redis_url: str) -> None:
+    process = Process(redis_url, Rates(MANY, MANY, per_address="2/minute"))
+    assert [process.passes(f"user-{n}", "192.0.2.7") for n in range(3)] == [True, True, False]
+    assert process.passes("user-3", "192.0.2.8")
+    process.rates = Rates(MANY, MANY)
+    assert process.passes("user-4", "192.0.2.7")
+
+
 def test_the_process_limit_is_not_used_up_by_those_who_are_refused_elsewhere(redis_url: str) -> None:
     process = Process(redis_url, Rates("1/minute", MANY, "2/minute"))
-    assert [process.ask("kim") for _ in range(5)] == [200, 429, 429, 429, 429]
-    assert [process.ask("lee"), process.ask("park")] == [200, 429]
+    assert [process.passes("kim") for _ in range(5)] == [True, False, False, False, False]
+    assert [process.passes("lee"), process.passes("park")] == [True, False]
 
 
 def test_all_limits_cost_one_round_trip(redis_url: str, redis: Redis) -> None:
-    process = Process(redis_url, Rates(MANY, MANY))
-    process.ask("kim")  # loads the script
+    process = Process(redis_url, Rates(MANY, MANY, per_address=MANY))
+    process.passes("kim")  # loads the script
     before = redis.info("commandstats")
-    assert process.ask("kim") == 200
+    assert process.passes("kim")
     after = redis.info("commandstats")
     called = {
         name: stats["calls"] - before.get(name, {"calls": 0})["calls"]
@@ -111,55 +155,87 @@ def test_all_limits_cost_one_round_trip(redis_url: str, redis: Redis) -> None:
 
 def test_a_flushed_redis_counts_anew_without_an_error(redis_url: str, redis: Redis) -> None:
     process = Process(redis_url, Rates("1/minute", MANY))
-    assert [process.ask("kim"), process.ask("kim")] == [200, 429]
+    assert [process.passes("kim"), process.passes("kim")] == [True, False]
     redis.flushall()
     redis.script_flush()
-    assert [process.ask("kim"), process.ask("kim")] == [200, 429]
+    assert [process.passes("kim"), process.passes("kim")] == [True, False]
+    assert redis.keys("*")
 
 
 def test_the_numbers_can_change_while_running(redis_url: str) -> None:
     process = Process(redis_url, Rates("1/minute", MANY))
-    assert [process.ask("kim"), process.ask("kim")] == [200, 429]
+    assert [process.passes("kim"), process.passes("kim")] == [True, False]
     process.rates = Rates("3/minute", MANY)
-    assert [process.ask("kim") for _ in range(4)] == [200, 200, 200, 429]
+    assert [process.passes("kim") for _ in range(4)] == [True, True, True, False]
 
 
 def test_the_headers_tell_how_one_stands(redis_url: str) -> None:
-    client = Process(redis_url, Rates("2/minute", MANY)).app.test_client()
-    first, _, third = client.get("/kim"), client.get("/kim"), client.get("/kim")
-    assert (first.headers["RateLimit-Limit"], first.headers["RateLimit-Remaining"]) == ("2", "1")
-    assert "Retry-After" not in first.headers
-    assert third.headers["RateLimit-Remaining"] == "0"
-    assert 1 <= int(third.headers["Retry-After"]) <= 60
+    process = Process(redis_url, Rates("2/minute", MANY))
+    first, _, third = process.headers("kim"), process.headers("kim"), process.headers("kim")
+    assert (first["RateLimit-Limit"], first["RateLimit-Remaining"]) == ("2", "1")
+    assert "Retry-After" not in first
+    assert third["RateLimit-Remaining"] == "0"
+    assert 1 <= int(third["Retry-After"]) <= 60
 
 
 def test_without_redis_each_process_takes_its_part_of_the_limit_of_all() -> None:
     nobody = f"redis://127.0.0.1:{free_port()}/0"
     process = Process(nobody, Rates("1/minute", "8/minute"), processes=4)
-    assert [process.ask(f"user-{n}") for n in range(4)] == [200, 200, 429, 429]
-    assert process.ask("user-0") == 429
+    assert [process.passes(f"user-{n}") for n in range(4)] == [True, True, False, False]
+    assert not process.passes("user-0")
 
 
 def test_50_threads_at_the_moment_redis_freezes_get_no_error_and_redis_is_used_again(
-    valkey: EmbeddedValkey,
+    valkey: EmbeddedValkey, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process = Process(valkey.url, Rates(MANY, MANY))
-    assert process.ask("kim") == 200
-    assert valkey.child is not None
-    valkey.child.process.send_signal(signal.SIGSTOP)
+    caplog.set_level(logging.INFO, counters.__name__)
+    process = Process(valkey.url, Rates(MANY, MANY), timeout_s=REDIS_TIMEOUT_S)
+    wait_until(lambda: process.passes("kim") and counts_in_redis(), timeout_s=30, what="Redis counts")
+    caplog.clear()
+    signal_to(valkey, signal.SIGSTOP)
     try:
         with ThreadPoolExecutor(50) as executor:
-            statuses = set(executor.map(lambda n: process.ask(f"user-{n}"), range(200)))
-        assert statuses == {200}
+            assert all(executor.map(lambda n: process.passes(f"user-{n}"), range(200)))
+        wait_until(lambda: not counts_in_redis(), timeout_s=10, what="the metric tells it")
     finally:
-        valkey.child.process.send_signal(signal.SIGCONT)
+        signal_to(valkey, signal.SIGCONT)
     redis = Redis.from_url(valkey.url)
     redis.flushall()
-    wait_until(lambda: process.ask("lee") == 200 and redis.keys("*"), timeout_s=60, what="Redis counts again")
+    wait_until(lambda: process.passes("lee") and redis.keys("*lee*"), timeout_s=60, what="Redis counts again")
+    assert counts_in_redis()
+    told = [record.message for record in caplog.records if record.name == counters.__name__]
+    assert ["does not answer" in told[0], "answers again" in told[1]] == [True, True]
+    assert len(told) == 2
+
+
+def test_who_asks_while_redis_is_known_to_be_away_does_not_wait_for_it(valkey: EmbeddedValkey) -> None:
+    # The service would wait 0.05 s; here each wait is so long that one more of them would show.
+    process = Process(valkey.url, Rates(MANY, MANY), timeout_s=2.0)
+    assert process.passes("kim")
+    signal_to(valkey, signal.SIGSTOP)
+    try:
+        process.passes("pays for finding out")
+        wait_until(lambda: not counts_in_redis(), timeout_s=10, what="it is known")
+        asked = ThreadPoolExecutor(1).submit(lambda: [process.passes(f"user-{n}") for n in range(300)])
+        assert all(asked.result(20))  # 300 waits would take ten minutes
+    finally:
+        signal_to(valkey, signal.SIGCONT)
+
+
+def test_a_redis_that_answers_slowly_is_left_alone_until_it_is_quick(valkey: EmbeddedValkey) -> None:
+    with slow_relay_to(valkey.url) as relay:
+        process = Process(relay.url(valkey.url), Rates(MANY, MANY))
+        assert process.passes("kim")
+        relay.delay_s = 0.2  # within the patience of this test, and so never a time-out
+        for number in range(counters.SLOW_IN_A_ROW):
+            assert process.passes(f"user-{number}")
+        wait_until(lambda: not counts_in_redis(), timeout_s=10, what="slow is as good as away")
+        relay.delay_s = 0.0
+        wait_until(counts_in_redis, timeout_s=30, what="quick again")
 
 
 def test_a_key_ends_with_its_window(redis_url: str, redis: Redis) -> None:
-    Process(redis_url, Rates("5/minute", "5/minute")).ask("kim")
+    Process(redis_url, Rates("5/minute", "5/minute")).passes("kim")
     left_s = [redis.ttl(key) for key in redis.keys("*")]
     assert len(left_s) == 2
     assert all(0 < left <= 60 for left in left_s)

@@ -98,6 +98,7 @@ BAD_VALUES: dict[str, list[str]] = {
     "COUPON_LIMIT_USER": ["5", "five/minute", "0/minute", "-1/minute", "5/fortnight", "5/minute;9/hour"],
     "COUPON_LIMIT_GLOBAL": ["unlimited", "0/second"],
     "COUPON_LIMIT_PROCESS": ["5/", "/minute", "1.5/second"],
+    "COUPON_LIMIT_ADDRESS": ["100", "0/minute"],
     "COUPON_DEADLINE_MS": ["99", "60001", "1s"],
     "COUPON_BREAKER_WINDOW": ["0", "100001"],
     "COUPON_BREAKER_FAILURE_RATE": ["0", "101", "50%"],
