@@ -75,6 +75,11 @@ def parse(url: str) -> Group | None:
     return None
 
 
+def is_cluster(url: str) -> bool:
+    """Whether an address means a cluster."""
+    return url.startswith(f"{CLUSTER}:")
+
+
 def _sentinels(url: str) -> Group:
     form = _FORM.fullmatch(url)
     service = _SERVICE.fullmatch(form["path"] or "") if form else None

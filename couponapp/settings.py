@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from limits import parse_many as parse_rate_limits
 
+from couponapp import redis_address
 from couponapp.errors import ConfigurationError
 
 LOCAL_ENV_FILE = Path("var/local.env")
@@ -62,6 +63,20 @@ def _url(*schemes: str) -> Callable[[str], str]:
         return raw
 
     return parse
+
+
+_one_redis = _url("redis", "rediss", "unix", redis_address.SENTINEL, redis_address.CLUSTER)
+
+
+def _redis(raw: str) -> str:
+    # Several servers in one address, which is no URL to the standard library.
+    return raw if redis_address.parse(raw) else _one_redis(raw)
+
+
+def _queue(raw: str) -> str:
+    if redis_address.is_cluster(raw):
+        raise ValueError("must not be a cluster: RQ does not run on one")
+    return _redis(raw)
 
 
 def _secret(raw: str) -> str:
@@ -137,7 +152,12 @@ class Settings:
     )
     web_processes: int = setting("WEB_CONCURRENCY", "2", _integer(1, 256), "Number of web processes.")
     database_url: str = setting("DATABASE_URL", "", _url("postgresql", "postgres"), "PostgreSQL 15 or newer, as a URL.")
-    redis_url: str = setting("REDIS_URL", "", _url("redis", "rediss", "unix"), "Redis or Valkey, as a URL.")
+    redis_url: str = setting(
+        "REDIS_URL", "", _redis, "Redis or Valkey, as a URL: one server, behind Sentinels, or a cluster."
+    )
+    rq_url: str = setting(
+        "COUPON_RQ_URL", "", _queue, "Redis or Valkey of the queue, where it is not that of REDIS_URL; no cluster."
+    )
     secret_key: str = setting(
         "COUPON_SECRET_KEY",
         "",
@@ -267,6 +287,24 @@ class Settings:
         self.require("database_url", "redis_url", "secret_key")
         if not self.jwt_secret and not self.jwt_jwks:
             raise ConfigurationError("COUPON_JWT_SECRET or COUPON_JWT_JWKS must be set: who may sign tokens?")
+
+    def require_for_worker(self) -> None:
+        """Stop where something is unset that the notification worker cannot do without.
+
+        Raises:
+            ConfigurationError: naming the environment variable.
+        """
+        self.require("database_url")
+        if self.rq_url:
+            return
+        self.require("redis_url")
+        if redis_address.is_cluster(self.redis_url):
+            raise ConfigurationError("COUPON_RQ_URL is not set, and REDIS_URL is a cluster, on which RQ does not run")
+
+    @property
+    def queue_url(self) -> str:
+        """The Redis on which RQ keeps its queue."""
+        return self.rq_url or self.redis_url
 
 
 def specs() -> tuple[Field[Any], ...]:

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 
-from redis import Redis
 from rq.worker import SimpleWorker
 
 from couponapp import logs, settings
@@ -25,6 +24,7 @@ from couponapp.notifying.relay import QUEUE_NAME, Relay
 from couponapp.settings import Settings
 from couponapp.signals import StopSignal
 from couponapp.storage.pool import Pool, Timeouts
+from couponapp.storage.redis import connect
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.umask(0o077)  # messages hold codes that are worth money
     try:
         config = settings.load()
-        config.require("database_url", "redis_url")
+        config.require_for_worker()
         settings.make_directory(config, "notify_dir")
     except CouponAppError as error:
         print(f"couponapp: {error}", file=sys.stderr)
@@ -88,7 +88,7 @@ def _start(part: str) -> subprocess.Popen[bytes]:
 
 
 def _run_relay(config: Settings) -> int:
-    redis = Redis.from_url(config.redis_url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
+    redis = connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S)
     Relay(_pool(config, "relay"), redis, lease_s=config.notify_lease_s).run(_stop_on_signal())
     return 0
 
@@ -97,8 +97,9 @@ def _run_jobs(config: Settings) -> int:
     channel = FileChannel(config.notify_dir, config.time_zone)
     jobs.configure(jobs.Delivery(_pool(config, "jobs"), channel))
     # No fork per job: a send is short, and its failure harms nothing but its own job.
-    redis = Redis.from_url(config.redis_url, socket_connect_timeout=REDIS_TIMEOUT_S)
-    # RQ takes its read time-out from this: a Redis that has gone silent is noticed after that long.
+    redis = connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S)
+    # RQ lengthens the read time-out to what this makes it wait: a Redis that has gone silent is
+    # noticed after that long.
     SimpleWorker([QUEUE_NAME], connection=redis, worker_ttl=WORKER_TTL_S).work(logging_level=None)
     return 0
 

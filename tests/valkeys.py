@@ -77,7 +77,7 @@ def running_valkey(
     home = directory / f"valkey-{port}"
     home.mkdir(parents=True)
     where = ["bind 127.0.0.1", f"port {port}", f"dir {home}", f"requirepass {password}"]
-    data = [] if as_sentinel else ['save ""', f"primaryauth {password}"]
+    data = [] if as_sentinel else ['save ""', f"primaryauth {password}", "repl-diskless-sync-delay 0"]
     (home / "valkey.conf").write_text("\n".join([*where, *data, *lines, ""]))
     command = [str(binary()), str(home / "valkey.conf"), *(["--sentinel"] if as_sentinel else [])]
     with open(home / "server.log", "wb") as log:
@@ -114,19 +114,19 @@ class Watched:
 
 
 @contextmanager
-def watched_valkeys(directory: Path, *, sentinel_password: str = PASSWORD) -> Iterator[Watched]:
-    """A master, a replica, and two Sentinels that fail over when the master is silent for a second."""
+def watched_valkeys(
+    directory: Path, *, patience_ms: int = 1_000, sentinel_password: str = PASSWORD
+) -> Iterator[Watched]:
+    """A master, a replica, and two Sentinels that fail over when the master is silent for so long."""
     with ExitStack() as stack:
         master = stack.enter_context(running_valkey(directory))
-        replica = stack.enter_context(
-            running_valkey(directory, f"replicaof 127.0.0.1 {master.port}", "repl-diskless-sync-delay 0")
-        )
+        replica = stack.enter_context(running_valkey(directory, f"replicaof 127.0.0.1 {master.port}"))
         # A Sentinel that does not see the replica at once looks again ten seconds later.
         wait_until(lambda: _is_linked(replica), timeout_s=START_TIMEOUT_S, what="the replica is linked")
         watch = [
             f"sentinel monitor {SERVICE} 127.0.0.1 {master.port} 1",
             f"sentinel auth-pass {SERVICE} {PASSWORD}",
-            f"sentinel down-after-milliseconds {SERVICE} 1000",
+            f"sentinel down-after-milliseconds {SERVICE} {patience_ms}",
             f"sentinel failover-timeout {SERVICE} 3000",
             f"sentinel sentinel-pass {sentinel_password}",
         ]
@@ -177,11 +177,16 @@ class Cluster:
 
 
 @contextmanager
-def cluster_of_valkeys(directory: Path) -> Iterator[Cluster]:
-    """A cluster that fails over when a node is silent for a second."""
+def cluster_of_valkeys(directory: Path, *, patience_ms: int = 1_000) -> Iterator[Cluster]:
+    """A cluster that fails over when a node is silent for so long."""
     with ExitStack() as stack:
         buses = [free_port() for _ in range(4)]
-        lines = ["cluster-enabled yes", "cluster-node-timeout 1000", "cluster-replica-validity-factor 0"]
+        lines = [
+            "cluster-enabled yes",
+            f"cluster-node-timeout {patience_ms}",
+            "cluster-replica-validity-factor 0",
+            "cluster-require-full-coverage no",
+        ]
         nodes = [stack.enter_context(running_valkey(directory, *lines, f"cluster-port {bus}")) for bus in buses]
         masters, replica = nodes[:3], nodes[3]
         for number, master in enumerate(masters):
@@ -190,10 +195,15 @@ def cluster_of_valkeys(directory: Path) -> Iterator[Cluster]:
         for node, bus in list(zip(nodes, buses, strict=True))[1:]:
             nodes[0].ask("CLUSTER MEET", "127.0.0.1", node.port, bus)
         wait_until(lambda: all(map(_knows_all, nodes)), timeout_s=START_TIMEOUT_S, what="the cluster is up")
-        owner = masters[key_slot(HASH_TAG.encode()) * 3 // SLOTS]
+        owner = masters[node_of(HASH_TAG)]
         replica.ask("CLUSTER REPLICATE", owner.ask("CLUSTER MYID"))
         wait_until(lambda: _is_linked(replica), timeout_s=START_TIMEOUT_S, what="the replica is linked")
         yield Cluster(owner, [master for master in masters if master is not owner], replica)
+
+
+def node_of(key: str) -> int:
+    """The number of the master that has this key at the beginning."""
+    return next(number for number in range(3) if key_slot(key.encode()) < (number + 1) * SLOTS // 3)
 
 
 def _knows_all(node: Server) -> bool:

@@ -23,11 +23,11 @@ from redis import TimeoutError as RedisTimeoutError
 from redis.commands.core import Script
 
 from couponapp import metrics
+from couponapp.storage.redis import HASH_TAG
 
 log = logging.getLogger(__name__)
 
-# One hash slot for all keys, because a script may touch only one (Redis Cluster).
-_PREFIX = "{couponapp}:limit"
+_PREFIX = f"{HASH_TAG}:limit"
 MAX_BATCH = 200
 # A caller gives up after this many time-outs: connecting and asking may take one each. At the 50 ms
 # of couponapp.guards.limits, the first request after a failure costs less than 100 ms.

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from redis import Redis, RedisError
+from redis import RedisError
 
 from couponapp import settings, tokens
 from couponapp.errors import ConfigurationError, CouponAppError, Unavailable
@@ -26,11 +26,13 @@ from couponapp.settings import LOCAL_ENV_FILE, Settings
 from couponapp.signals import StopSignal
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
+from couponapp.storage.redis import connect
 
 VAR = LOCAL_ENV_FILE.parent
 RUN_DIR = VAR / "run"
 SECRETS_FILE = VAR / "secrets.env"
 READY_TIMEOUT_S = 30.0
+REDIS_TIMEOUT_S = 3.0
 # With PostgreSQL's 3 s and Valkey's 1 s everything ends within 10 s.
 END_WEB_TIMEOUT_S = 5.0
 MAX_RESTARTS = 5
@@ -66,6 +68,7 @@ def _run(stop: StopSignal, stack: ExitStack) -> int:
     servers = _start_servers(config, secret, stack)
     chosen = {**chosen, **{env: server.url for env, server in servers.items()}}
     config = settings.load(chosen)
+    config.require_for_worker()
     _prepare_database(config)
     stack.enter_context(_env_file(chosen))
     if stop.is_set():
@@ -226,15 +229,17 @@ def _start_servers(config: Settings, secret: Mapping[str, str], stack: ExitStack
         valkey.start(RUN_DIR)
         started["REDIS_URL"] = valkey
     else:
-        _check_redis(config.redis_url)
+        _check_redis("REDIS_URL", config.redis_url)
+    if config.rq_url:
+        _check_redis("COUPON_RQ_URL", config.rq_url)
     return started
 
 
-def _check_redis(url: str) -> None:
+def _check_redis(name: str, url: str) -> None:
     try:
-        Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3).ping()
+        connect(url, timeout_s=REDIS_TIMEOUT_S).ping()
     except RedisError as error:
-        raise ConfigurationError(f"REDIS_URL: cannot be reached: {error}") from error
+        raise ConfigurationError(f"{name}: cannot be reached: {error}") from error
 
 
 def _prepare_database(config: Settings) -> None:

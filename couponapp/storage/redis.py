@@ -21,6 +21,7 @@ from redis.sentinel import MasterNotFoundError, SentinelConnectionPool, Sentinel
 from redis.utils import str_if_bytes
 
 from couponapp import redis_address
+from couponapp.errors import ConfigurationError
 from couponapp.redis_address import Credentials, Group
 
 # What all our keys on a cluster have in common: a client of a cluster talks to one hash slot only,
@@ -43,32 +44,45 @@ def connect(url: str, *, timeout_s: float) -> Redis:
       owns the hash slot of `HASH_TAG`; a new one after a failover or when the slot has moved. All
       keys must begin with this tag. Others raise `redis.ConnectionError`.
 
-    Nothing is tried twice. On an open connection a call ends within `timeout_s`, where one must be
-    made within about twice that, and finding the server takes another `timeout_s` at most.
-    Looking up a host's name has the resolver's own bound.
+    Nothing is tried twice: a server that is frozen or cannot be reached costs one `timeout_s`, and
+    where it must be found first, another. Only one that always answers at the last moment costs
+    more: connecting, logging in, choosing the database and the command wait in turn. Looking up a
+    host's name has the resolver's own bound.
 
     Args:
         url: the address, as `couponapp.settings` accepts it.
-        timeout_s: seconds that connecting, and each answer, may take.
+        timeout_s: seconds that connecting, and each answer, may take. What the address says
+            about time-outs and tries does not count.
 
     Raises:
-        ValueError: not such an address.
+        ConfigurationError: the address is not complete, or has arguments that nobody knows.
     """
+    try:
+        group = redis_address.parse(url)
+        return _one_server(url, timeout_s) if group is None else _found_server(group, timeout_s)
+    except (TypeError, ValueError, RedisError) as error:
+        # Not the reason: it quotes what it tripped over, which may be part of a password.
+        raise ConfigurationError("REDIS_URL or COUPON_RQ_URL is not an address that redis-py can use") from error
+
+
+def _one_server(url: str, timeout_s: float) -> Redis:
     options = _options(timeout_s)
-    group = redis_address.parse(url)
-    if group is None:
-        client = Redis.from_url(url, **options)
-        # Once more, because arguments in the address have won.
-        client.connection_pool.connection_kwargs.update(options)
-        return client
-    finder = MasterFinder(group, timeout_s) if group.service else SlotOwnerFinder(group, timeout_s)
+    client = Redis.from_url(url, **options)
+    pool = client.connection_pool
+    # Once more, because arguments in the address have won.
+    pool.connection_kwargs.update(options)
+    pool.connection_class(**pool.connection_kwargs)  # refuses unknown arguments; connects nowhere
+    return client
+
+
+def _found_server(group: Group, timeout_s: float) -> Redis:
     pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]  # redis-py has types for a part of itself
         group.service or HASH_TAG,
-        finder,
+        _Sentinels(group, timeout_s) if group.service else _ClusterNodes(group, timeout_s),
         connection_class=SentinelManagedConnection if group.service else _OwnerConnection,
         db=group.database,
         **_login(group.login),
-        **options,
+        **_options(timeout_s),
     )
     return Redis.from_pool(pool)
 
@@ -90,10 +104,10 @@ def _login(login: Credentials) -> dict[str, Any]:
 
 
 class _Finder(abc.ABC):
-    """Asks one server after the other where the wanted one is. Takes the place of `Sentinel`.
+    """Asks one server after the other where the wanted one is; for redis-py's pool it is a `Sentinel`.
 
-    All answers together may take `timeout_s`, one of them half of it, so that a server that is
-    frozen does not stop the others. Who has not answered is asked last the next time.
+    Each may take half of `timeout_s`, so that one that is frozen does not stop the others, and
+    after `timeout_s` no more are asked. Who has not answered is asked last the next time.
     """
 
     def __init__(self, servers: tuple[Address, ...], login: Credentials, timeout_s: float) -> None:
@@ -129,7 +143,7 @@ class _Finder(abc.ABC):
         return Redis.from_pool(ConnectionPool(host=host, port=port, **self._login, **_options(self._timeout_s / 2)))
 
 
-class MasterFinder(_Finder):
+class _Sentinels(_Finder):
     """Asks Sentinels for the master of a service."""
 
     def __init__(self, group: Group, timeout_s: float) -> None:
@@ -143,7 +157,7 @@ class MasterFinder(_Finder):
         return str(state["ip"]), int(state["port"])
 
 
-class SlotOwnerFinder(_Finder):
+class _ClusterNodes(_Finder):
     """Asks the nodes of a cluster who owns the hash slot of our keys."""
 
     def __init__(self, group: Group, timeout_s: float) -> None:

@@ -9,7 +9,6 @@ from flask import Flask, Request, Response, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_wtf import CSRFProtect
 from prometheus_client import Counter
-from redis import Redis
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import get_host
 
@@ -23,6 +22,7 @@ from couponapp.issuing.catalogue import Catalogue
 from couponapp.issuing.sold_out import SoldOut
 from couponapp.settings import Settings
 from couponapp.storage.pool import Pool, Timeouts
+from couponapp.storage.redis import connect
 from couponapp.tokens import verifier
 from couponapp.web import failures
 from couponapp.web.answers import SECURITY_HEADERS
@@ -105,7 +105,7 @@ def _make_parts(config: Settings) -> Parts:
         catalogue=Catalogue(read_pool),
         sold_out=SoldOut(read_pool),
         limits=RateLimits(
-            lambda timeout_s: _redis(config, timeout_s),
+            lambda timeout_s: connect(config.redis_url, timeout_s=timeout_s),
             scope="issue",
             rates=lambda: rates,
             processes=config.web_processes,
@@ -118,12 +118,8 @@ def _make_parts(config: Settings) -> Parts:
             max_waiting=MAX_WAITING,
             reserve_s=RESERVE * config.deadline_ms / 1000,
         ),
-        redis=_redis(config, PING_TIMEOUT_S),
+        redis=connect(config.redis_url, timeout_s=PING_TIMEOUT_S),
     )
-
-
-def _redis(config: Settings, timeout_s: float) -> Redis:
-    return Redis.from_url(config.redis_url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
 
 
 def _breaker_rules(config: Settings) -> Rules:

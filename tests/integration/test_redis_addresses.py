@@ -3,62 +3,103 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.crc import key_slot
+from redis.retry import Retry
 
+from couponapp.errors import ConfigurationError
+from couponapp.local.postgres import free_port
 from couponapp.storage.redis import HASH_TAG, connect
 from tests.servers import wait_until
 from tests.valkeys import (
     FAILOVER_TIMEOUT_S,
+    PASSWORD,
+    SERVICE,
     Cluster,
     Server,
     Watched,
     cluster_of_valkeys,
+    node_of,
     running_valkey,
     watched_valkeys,
 )
 
 # As the limiter has it.
 TIMEOUT_S = 0.05
-# What is allowed beyond the promise, on a machine that is busy with other things.
-SLACK_S = 0.5
+# A call must end after one of them, or two where a server must be found. This much is allowed on a
+# machine that is busy with other things; the wrong variants take longer.
+BOUND_S = 1.0
 CROWD = 50
+# Longer than all tests on the servers that they share, so that freezing one makes no failover.
+PATIENCE_MS = 600_000
 KEY = f"{HASH_TAG}:counter"
+# Of a node that does not own the slot of our keys.
+ELSEWHERE = next(key for key in "abcdefgh" if node_of(key) != node_of(HASH_TAG))
+COUNT = "return redis.call('INCR', KEYS[1])"
 
 
-@pytest.fixture
-def alone(tmp_path: Path) -> Iterator[Server]:
-    with running_valkey(tmp_path) as server:
-        yield server
+@dataclass(frozen=True)
+class Service:
+    """An address, and what stands behind it.
+
+    Attributes:
+        holder: the server with the data.
+        all: all servers, also those that only tell where the data are.
+    """
+
+    url: str
+    holder: Server
+    all: Sequence[Server]
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Service]]:
+    """One of each kind, shared by the tests that kill nothing."""
+    with ExitStack() as stack:
+        directory = tmp_path_factory.mktemp("valkeys")
+        one = stack.enter_context(running_valkey(directory))
+        watched = stack.enter_context(watched_valkeys(directory, patience_ms=PATIENCE_MS))
+        cluster = stack.enter_context(cluster_of_valkeys(directory, patience_ms=PATIENCE_MS))
+        yield {
+            "one server": Service(one.url, one, [one]),
+            "sentinel": Service(watched.url(), watched.master, [*watched.servers, *watched.sentinels]),
+            "cluster": Service(cluster.url, cluster.owner, [*cluster.masters, cluster.replica]),
+        }
+
+
+@pytest.fixture(params=["one server", "sentinel", "cluster"])
+def service(request: pytest.FixtureRequest, services: dict[str, Service]) -> Service:
+    """Each kind in turn."""
+    return services[str(request.param)]
 
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
+    """A master that a test may kill."""
     with watched_valkeys(tmp_path) as watched:
         yield watched
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster whose nodes a test may kill."""
     with cluster_of_valkeys(tmp_path) as cluster:
         yield cluster
 
 
-def counting(client: Redis) -> Callable[[], int]:
-    """A script call, as the limiter makes it."""
-    script = client.register_script("return redis.call('INCR', KEYS[1])")
+def counting(client: Redis | RedisCluster) -> Callable[[], int]:
+    """A call as the limiter makes it."""
+    script = client.register_script(COUNT)
     return lambda: int(script([KEY]))
-
-
-def seconds_of(call: Callable[[], object]) -> float:
-    """How long a call takes that must fail in the library's own way."""
-    began = time.monotonic()
-    with pytest.raises(RedisError):
-        call()
-    return time.monotonic() - began
 
 
 def works(call: Callable[[], object]) -> bool:
@@ -69,34 +110,228 @@ def works(call: Callable[[], object]) -> bool:
     return True
 
 
-def test_one_server_counts(alone: Server) -> None:
-    count = counting(connect(f"{alone.url}/3", timeout_s=2))
-    assert [count(), count()] == [1, 2]
+def seconds_until_it_fails(call: Callable[[], object], *errors: type[Exception]) -> float:
+    began = time.monotonic()
+    with pytest.raises(errors or RedisError):
+        call()
+    return time.monotonic() - began
 
 
-def test_the_master_behind_sentinels_counts(watched: Watched) -> None:
-    count = counting(connect(watched.url(), timeout_s=2))
-    assert [count(), count()] == [1, 2]
+def slowest_of_a_crowd(call: Callable[[], object], *errors: type[Exception], size: int = CROWD) -> float:
+    """Many calls at once, all of which must fail."""
+    with ThreadPoolExecutor(size) as executor:
+        return max(executor.map(lambda _: seconds_until_it_fails(call, *errors), range(size)))
 
 
-def test_a_cluster_counts(cluster: Cluster) -> None:
-    count = counting(connect(cluster.url, timeout_s=2))
-    assert [count(), count()] == [1, 2]
+# What an address means
 
 
-def test_after_a_failover_the_same_client_uses_the_new_master(watched: Watched) -> None:
+def test_a_script_counts_by_the_same_client_call_after_call(service: Service) -> None:
+    count = counting(connect(service.url, timeout_s=5))
+    first = count()
+    assert [first + 1, first + 2] == [count(), count()]
+
+
+def test_the_script_runs_on_the_server_that_has_the_data(service: Service) -> None:
+    count = counting(connect(service.url, timeout_s=5))
+    service.holder.ask("DEL", KEY)
+    assert count() == 1
+    assert service.holder.ask("GET", KEY) == "1"
+
+
+def test_the_database_is_the_one_that_the_address_names(services: dict[str, Service]) -> None:
+    for kind, url in (
+        ("one server", f"{services['one server'].url}/3"),
+        ("sentinel", services["sentinel"].url.removesuffix("0") + "3"),
+    ):
+        connect(url, timeout_s=5).set("where", "three")
+        other = connect(services[kind].url, timeout_s=5)
+        assert other.get("where") is None
+        other.execute_command("SELECT", 0)  # type: ignore[no-untyped-call]
+        assert connect(url, timeout_s=5).get("where") == b"three"
+
+
+def test_a_socket_of_the_file_system_is_an_address_too(tmp_path_factory: pytest.TempPathFactory) -> None:
+    # A socket's path may have 107 bytes.
+    directory = tmp_path_factory.mktemp("s")
+    with running_valkey(directory, f"unixsocket {directory}/s"):
+        assert counting(connect(f"unix://:{PASSWORD}@{directory}/s", timeout_s=5))() == 1
+
+
+def test_sentinels_may_have_a_password_of_their_own(tmp_path: Path) -> None:
+    with watched_valkeys(tmp_path, sentinel_password="other") as watched:
+        assert counting(connect(watched.url(arguments="?sentinel_password=other"), timeout_s=5))() == 1
+        assert not works(connect(watched.url(), timeout_s=5).ping)
+
+
+def test_a_key_outside_of_the_clusters_one_slot_is_refused_and_harms_nothing(services: dict[str, Service]) -> None:
+    client = connect(services["cluster"].url, timeout_s=5)
+    count = counting(client)
+    before = count()
+    with pytest.raises(RedisError):
+        client.set(ELSEWHERE, "x")
+    assert count() == before + 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host/0?no_such_argument=1",
+        "redis://host/0?db=three",
+        "redis://host/0?protocol=9",
+        "redis+sentinel://host:1",
+        "redis+cluster://host",
+        "memcached://host",
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused_before_anything_connects(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        connect(url, timeout_s=5)
+
+
+def test_making_a_client_connects_nowhere() -> None:
+    port = free_port()
+    for url in (
+        f"redis://127.0.0.1:{port}",
+        f"redis+sentinel://127.0.0.1:{port}/x",
+        f"redis+cluster://127.0.0.1:{port}",
+    ):
+        assert not works(connect(url, timeout_s=5).ping)
+    # The library's own wants its servers at once, and with an error that is none of Redis's.
+    with pytest.raises(Exception, match="cannot be connected") as error:
+        RedisCluster(host="127.0.0.1", port=port)
+    assert not isinstance(error.value, RedisError)
+
+
+# Frozen
+
+
+def test_a_call_on_an_open_connection_to_a_frozen_server_ends(service: Service) -> None:
+    count = counting(connect(service.url, timeout_s=TIMEOUT_S))
+    wait_until(lambda: works(count), timeout_s=10, what="a connection is open")
+    with service.holder.frozen():
+        assert seconds_until_it_fails(count) < BOUND_S
+
+
+def test_calls_end_while_no_server_at_all_answers(service: Service) -> None:
+    count = counting(connect(service.url, timeout_s=TIMEOUT_S))
+    with ExitStack() as stack:
+        for server in service.all:
+            stack.enter_context(server.frozen())
+        for _ in range(3):
+            assert seconds_until_it_fails(count) < BOUND_S
+
+
+def test_a_crowd_at_the_moment_of_freezing_does_not_wait_for_each_other(service: Service) -> None:
+    count = counting(connect(service.url, timeout_s=TIMEOUT_S))
+    wait_until(lambda: works(count), timeout_s=10, what="a connection is open")
+    with ExitStack() as stack:
+        for server in service.all:
+            stack.enter_context(server.frozen())
+        assert slowest_of_a_crowd(count) < BOUND_S
+    wait_until(lambda: works(count), timeout_s=10, what="the same client counts again")
+
+
+def test_what_an_address_says_about_waiting_does_not_count(services: dict[str, Service]) -> None:
+    one = services["one server"]
+    arguments = "socket_timeout=30&socket_connect_timeout=30&retry_on_timeout=1"
+    with one.holder.frozen():
+        assert seconds_until_it_fails(connect(f"{one.url}/0?{arguments}", timeout_s=TIMEOUT_S).ping) < BOUND_S
+
+
+def test_one_frozen_sentinel_does_not_stop_the_others_and_is_asked_last_the_next_time(watched: Watched) -> None:
+    client = connect(watched.url(), timeout_s=4)
+    with watched.sentinels[0].frozen():
+        client.ping()
+        client.connection_pool.disconnect()
+        began = time.monotonic()
+        client.ping()
+        assert time.monotonic() - began < 2  # what each Sentinel is given
+
+
+def test_these_tests_catch_the_librarys_own_clients(services: dict[str, Service]) -> None:
+    # The negative controls: time-outs of 50 ms, but tries that multiply them, or one lock for all.
+    one, cluster = services["one server"], services["cluster"]
+    waits = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+    patient = Redis(host="127.0.0.1", port=one.holder.port, password=PASSWORD, **waits)  # type: ignore[arg-type]
+    nodes = [ClusterNode("127.0.0.1", server.port) for server in cluster.all]  # type: ignore[no-untyped-call]
+    queueing = RedisCluster(startup_nodes=nodes, password=PASSWORD, retry=Retry(NoBackoff(), 0), **waits)  # type: ignore[arg-type]
+    count = counting(queueing)
+    count()
+    with one.holder.frozen():
+        assert seconds_until_it_fails(patient.ping) > BOUND_S / 2
+    with ExitStack() as stack:
+        for server in cluster.all:
+            stack.enter_context(server.frozen())
+        assert slowest_of_a_crowd(count, Exception, size=15) > BOUND_S
+
+
+# Failing over
+
+
+def test_after_the_master_is_killed_the_same_client_uses_the_promoted_one(watched: Watched) -> None:
     count = counting(connect(watched.url(), timeout_s=2))
     count()
     old = watched.master
     old.kill()
     assert not works(count)
-    watched.wait_for_another_master(old)
+    new = watched.wait_for_another_master(old)
     wait_until(lambda: works(count), timeout_s=FAILOVER_TIMEOUT_S, what="the same client counts again")
+    counted = count()
+    assert new.ask("GET", KEY) == str(counted)
 
 
-def test_after_a_failover_of_the_slots_owner_the_same_client_uses_the_new_one(cluster: Cluster) -> None:
+def test_a_master_that_thaws_after_the_failover_is_not_counted_on(watched: Watched) -> None:
+    count = counting(connect(watched.url(), timeout_s=0.5))
+    count()
+    old = watched.master
+    with old.frozen():
+        new = watched.wait_for_another_master(old)
+        wait_until(lambda: works(count), timeout_s=FAILOVER_TIMEOUT_S, what="the same client counts again")
+    # It takes itself for the master until the Sentinels tell it otherwise, seconds later.
+    counted = count()
+    assert new.ask("GET", KEY) == str(counted)
+
+
+def test_a_master_that_has_become_a_replica_is_left_although_the_connection_is_open(watched: Watched) -> None:
+    count = counting(connect(watched.url(), timeout_s=2))
+    count()
+    old = watched.master
+    watched.sentinels[0].ask("SENTINEL FAILOVER", SERVICE)
+    new = watched.wait_for_another_master(old)
+    old.ask("REPLICAOF", "127.0.0.1", new.port)  # as the Sentinels will, which then also cut the connections
+    assert not works(count)
+    wait_until(lambda: works(count), timeout_s=FAILOVER_TIMEOUT_S, what="the same client counts again")
+    counted = count()
+    assert new.ask("GET", KEY) == str(counted)
+
+
+def test_after_the_slots_owner_is_killed_the_same_client_uses_the_promoted_one(cluster: Cluster) -> None:
     count = counting(connect(cluster.url, timeout_s=2))
     count()
     cluster.owner.kill()
     assert not works(count)
     wait_until(lambda: works(count), timeout_s=FAILOVER_TIMEOUT_S, what="the same client counts again")
+    assert cluster.replica.role == "master"
+
+
+def test_a_slot_that_moves_to_another_node_costs_one_call(cluster: Cluster) -> None:
+    count = counting(connect(cluster.url, timeout_s=2))
+    count()
+    cluster.owner.ask("DEL", KEY)  # only an empty slot moves without more ado
+    taker = cluster.others[0]
+    for node in (taker, cluster.owner):
+        node.ask("CLUSTER SETSLOT", key_slot(KEY.encode()), "NODE", taker.ask("CLUSTER MYID"))
+    assert not works(count)
+    assert count() == 1
+    assert taker.ask("GET", KEY) == "1"
+
+
+def test_the_other_nodes_are_known_when_the_only_one_in_the_address_is_gone(cluster: Cluster) -> None:
+    only = cluster.others[0]
+    client = connect(cluster.url_of([only]), timeout_s=2)
+    count = counting(client)
+    assert count() == 1
+    only.kill()
+    client.connection_pool.disconnect()
+    assert count() == 2

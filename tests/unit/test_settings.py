@@ -92,7 +92,20 @@ BAD_VALUES: dict[str, list[str]] = {
     "COUPON_HOST": ["a b", "a\nb", "é", "http://x/"],
     "WEB_CONCURRENCY": ["0", "257", "two"],
     "DATABASE_URL": ["x", "mysql://host/db", "postgresql:host", "postgresql://host:port/db", "//host", "http://["],
-    "REDIS_URL": ["localhost:6379", "http://host", "redis://host:99999/0"],
+    "REDIS_URL": [
+        *("localhost:6379", "http://host", "redis://host:99999/0"),
+        *(
+            "redis+sentinel://host:1",
+            "redis+sentinel://host:1/",
+            "redis+sentinel://host/name",
+            "redis+sentinel:///name",
+        ),
+        *("redis+sentinel://host:0/name", "redis+sentinel://host:99999/name", "redis+sentinel://host:1,/name"),
+        *("redis+sentinel://host:1/a name", "redis+sentinel://host:1/name/x", "redis+sentinel://host:1/name/0/1"),
+        *("redis+sentinel://host:1/name?db=3", "redis+sentinel://user@host:1/name", "redis+sentinel:host:1/name"),
+        *("redis+cluster://host", "redis+cluster://host:1/3", "redis+cluster://host:1/?x=1", "REDIS+CLUSTER://host:1"),
+    ],
+    "COUPON_RQ_URL": ["localhost:6379", "redis+sentinel://host:1", "redis+cluster://host:1/"],
     "COUPON_SECRET_KEY": ["x", "x" * 31],
     "COUPON_JWT_SECRET": ["x", "x" * 31, "가" * 10],
     "COUPON_LIMIT_USER": ["5", "five/minute", "0/minute", "-1/minute", "5/fortnight", "5/minute;9/hour"],
@@ -143,6 +156,28 @@ def test_settings_that_exclude_or_need_each_other_are_named() -> None:
     assert "COUPON_DEMO_LOGIN" in refusal(COUPON_DEMO_LOGIN="1")
 
 
+def test_what_the_worker_needs_is_named() -> None:
+    complete = {"DATABASE_URL": "postgresql://host/db", "REDIS_URL": "redis://host/0"}
+    for good in (complete, {**complete, "REDIS_URL": "", "COUPON_RQ_URL": "redis://host/1"}):
+        settings.load(good).require_for_worker()
+    for name in complete:
+        with pytest.raises(ConfigurationError, match=f"{name} is not set"):
+            settings.load({**complete, name: ""}).require_for_worker()
+
+
+def test_the_worker_takes_rqs_own_redis_before_the_common_one() -> None:
+    common, own = "redis://host/0", "redis+sentinel://host:1/name"
+    assert settings.load({"REDIS_URL": common}).queue_url == common
+    assert settings.load({"REDIS_URL": common, "COUPON_RQ_URL": own}).queue_url == own
+
+
+def test_the_worker_does_not_start_on_a_cluster() -> None:
+    cluster = {"DATABASE_URL": "postgresql://host/db", "REDIS_URL": "redis+cluster://host:1/"}
+    with pytest.raises(ConfigurationError, match=r"^COUPON_RQ_URL is not set, and REDIS_URL is a cluster"):
+        settings.load(cluster).require_for_worker()
+    settings.load({**cluster, "COUPON_RQ_URL": "redis://host/0"}).require_for_worker()
+
+
 # Secrets
 
 
@@ -178,6 +213,11 @@ def test_a_file_is_checked_like_the_value_itself(tmp_path: Path) -> None:
         ("DATABASE_URL", "postgresql://user:hush[@host/db"),
         ("REDIS_URL", "redis://:hush/more@host/0"),
         ("REDIS_URL", "http://:hush@host/0"),
+        ("REDIS_URL", "redis+sentinel://:hush/more@host:1/name"),
+        ("REDIS_URL", "redis+sentinel://:hush@host/name"),
+        ("REDIS_URL", "redis+sentinel://host:1/name?password=hush"),
+        ("REDIS_URL", "redis+cluster://:hush#more@host:1"),
+        ("COUPON_RQ_URL", "redis+cluster://:hush@host:1"),
     ],
 )
 def test_a_secret_never_appears_in_the_error(name: str, value: str) -> None:
