@@ -9,10 +9,13 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jwt
+from jwt.algorithms import HMACAlgorithm
+from jwt.utils import force_bytes
 
 from couponapp.errors import ConfigurationError, Unauthenticated, Unavailable
 from couponapp.settings import Settings
@@ -41,11 +44,53 @@ CHUNK_BYTES = 16 * 1024
 _NO_KEY_SET = (OSError, ValueError, RecursionError, http.client.HTTPException)
 
 
+# A customer's clicks and page loads bring the same token again and again; verifying it takes as long
+# as all other checks of an attempt together. At some 400 bytes each.
+MAX_REMEMBERED = 20_000
+
+
+class Verified(NamedTuple):
+    """What a token has turned out to say."""
+
+    user_id: str
+    expires_s: int
+
+
 class Verifier(Protocol):
     """Tells whose token it is."""
 
+    @property
+    def generation(self) -> int:
+        """Changes with the keys."""
+
+    def verify(self, token: str) -> Verified:
+        """Whom a token speaks for, and until when; raises Unauthenticated."""
+
+
+class Remembering:
+    """Verifies each token once, as long as the keys stay the same and the token has not expired."""
+
+    def __init__(self, verifier: Verifier, *, clock: Callable[[], float] = time.time) -> None:
+        """Remember nothing yet.
+
+        Args:
+            verifier: asked for what is not remembered. A refusal is never remembered.
+            clock: the time of day, in seconds since 1970.
+        """
+        self._verifier = verifier
+        self._clock = clock
+        self._remembered = lru_cache(maxsize=MAX_REMEMBERED)(self._verify)
+
     def verify(self, token: str) -> str:
         """The user that a token speaks for; raises Unauthenticated."""
+        verified = self._remembered(token, self._verifier.generation)
+        if verified.expires_s <= self._clock() - LEEWAY_S:
+            raise Unauthenticated()
+        return verified.user_id
+
+    def _verify(self, token: str, generation: int) -> Verified:
+        # With the generation that was current before: keys that change meanwhile make it worthless.
+        return self._verifier.verify(token)
 
 
 class Claims:
@@ -62,8 +107,8 @@ class Claims:
         self._audience = audience
         self._issuer = issuer or None
 
-    def decode(self, token: str, key: Any, algorithms: list[str]) -> str:
-        """The `sub` of a token signed with this key by one of these algorithms.
+    def decode(self, token: str, key: Any, algorithms: list[str]) -> Verified:
+        """What a token says that was signed with this key by one of these algorithms.
 
         Raises:
             Unauthenticated: for whatever reason; the answer does not tell an attacker which.
@@ -80,7 +125,7 @@ class Claims:
             )
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
             raise Unauthenticated() from error
-        return check_subject(claims.get("sub"))
+        return Verified(check_subject(claims.get("sub")), int(claims["exp"]))
 
 
 def check_subject(subject: object) -> str:
@@ -94,17 +139,26 @@ def check_subject(subject: object) -> str:
     return subject
 
 
+class _Prepared(HMACAlgorithm):
+    """Takes the secret as it is. PyJWT would look at every token whether the secret is a public key."""
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        return force_bytes(key)
+
+
 class SecretVerifier:
     """HS256 with a shared secret."""
 
+    generation = 0  # there is one key
+
     def __init__(self, secret: str, claims: Claims) -> None:
-        # Prepared once; PyJWT would look at every request whether the text is a public key.
         octets = jwt.utils.base64url_encode(secret.encode()).decode()
         self._key = jwt.PyJWK({"kty": "oct", "k": octets}, "HS256")
+        self._key.Algorithm = _Prepared(HMACAlgorithm.SHA256)
         self._claims = claims
 
-    def verify(self, token: str) -> str:
-        """The user that a token speaks for; raises Unauthenticated."""
+    def verify(self, token: str) -> Verified:
+        """Whom a token speaks for, and until when; raises Unauthenticated."""
         _check_length(token)
         return self._claims.decode(token, self._key, HMAC_ALGORITHMS)
 
@@ -116,8 +170,13 @@ class KeySetVerifier:
         self._key_set = key_set
         self._claims = claims
 
-    def verify(self, token: str) -> str:
-        """The user that a token speaks for; raises Unauthenticated."""
+    @property
+    def generation(self) -> int:
+        """Changes when the key set has been read anew."""
+        return self._key_set.generation
+
+    def verify(self, token: str) -> Verified:
+        """Whom a token speaks for, and until when; raises Unauthenticated."""
         _check_length(token)
         try:
             header = jwt.get_unverified_header(token)
@@ -147,6 +206,7 @@ class KeySet:
         self._source = source
         self._clock = clock
         self._keys: Mapping[tuple[str | None, str], Any] = {}
+        self.generation = 0
         self._wanted = threading.Event()
         self._refreshed = threading.Condition()
         self._refreshing = False
@@ -207,6 +267,7 @@ class KeySet:
             self._wanted.clear()
             try:
                 self._keys = self._read()
+                self.generation += 1
             except _NO_KEY_SET as error:
                 log.warning("key set: keeping the old keys, %s: %s", self._source, error)
             finally:
@@ -266,12 +327,12 @@ def _check_length(token: str) -> None:
         raise Unauthenticated()
 
 
-def verifier(settings: Settings) -> Verifier:
+def verifier(settings: Settings) -> Remembering:
     """The verifier that the settings ask for."""
     claims = Claims(audience=settings.jwt_audience, issuer=settings.jwt_issuer)
     if settings.jwt_jwks:
-        return KeySetVerifier(KeySet(settings.jwt_jwks), claims)
-    return SecretVerifier(settings.jwt_secret, claims)
+        return Remembering(KeySetVerifier(KeySet(settings.jwt_jwks), claims))
+    return Remembering(SecretVerifier(settings.jwt_secret, claims))
 
 
 def sign(settings: Settings, user_id: str, *, ttl_s: int, role: str = "") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Request
 
 from couponapp.errors import Unauthenticated
-from couponapp.tokens import Verifier
+from couponapp.tokens import Remembering
 
 _SCHEME = "bearer "
 
@@ -13,7 +13,7 @@ _SCHEME = "bearer "
 class Identity:
     """Finds the caller of a request."""
 
-    def __init__(self, verifier: Verifier, cookie_name: str) -> None:
+    def __init__(self, verifier: Remembering, cookie_name: str) -> None:
         self._verifier = verifier
         self._cookie_name = cookie_name
 

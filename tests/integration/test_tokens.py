@@ -27,7 +27,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from couponapp import settings, tokens
 from couponapp.errors import ConfigurationError, Unauthenticated, Unavailable
 from couponapp.local.postgres import free_port
-from couponapp.tokens import MAX_TOKEN_LENGTH, MIN_REFRESH_GAP_S, Claims, KeySet, KeySetVerifier
+from couponapp.tokens import MAX_TOKEN_LENGTH, MIN_REFRESH_GAP_S, Claims, KeySet, KeySetVerifier, Remembering
 from couponapp.web import create_app
 from tests.servers import JWT_SECRET, service_environ, wait_until
 from tests.shape import told
@@ -326,11 +326,11 @@ def clock() -> Clock:
     return Clock()
 
 
-def verifier(source: str, clock: Callable[[], float]) -> KeySetVerifier:
-    return KeySetVerifier(KeySet(source, clock=clock), Claims(audience="coupon", issuer=""))
+def verifier(source: str, clock: Callable[[], float]) -> Remembering:
+    return Remembering(KeySetVerifier(KeySet(source, clock=clock), Claims(audience="coupon", issuer="")))
 
 
-def accepts(verifier: KeySetVerifier, token: str) -> bool:
+def accepts(verifier: Remembering, token: str) -> bool:
     try:
         return verifier.verify(token) == "kim"
     except (Unauthenticated, Unavailable):
@@ -501,10 +501,10 @@ def test_a_key_that_the_shop_withdraws_is_forgotten_without_anybody_asking(
     key_server: KeyServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokens, "REFRESH_EVERY_S", 0.01)
-    keys = verifier(key_server.url, clock)
-    assert accepts(keys, signed("ES256"))
+    keys, token = verifier(key_server.url, clock), signed("ES256")
+    assert accepts(keys, token)
     key_server.body = document(jwk("RS256"))
-    wait_until(lambda: not accepts(keys, signed("ES256")), timeout_s=GIVE_UP_S, what="the old key is forgotten")
+    wait_until(lambda: not accepts(keys, token), timeout_s=GIVE_UP_S, what="the old key is forgotten")
     assert accepts(keys, signed("RS256"))
 
 
