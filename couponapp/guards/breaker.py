@@ -33,7 +33,7 @@ class Refused(CircuitOpen, pybreaker.CircuitBreakerError):
 class Forced(StrEnum):
     """What an operator may decide instead of the breaker."""
 
-    NO = "no"
+    NO = "auto"
     OPEN = "open"
     CLOSED = "closed"
 
@@ -155,6 +155,7 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
         self._is_failure = is_failure
         self._clock = clock
         self._forced = Forced.NO
+        self._refused = 0
         self._generation = 0
         self._opened_s = 0.0
         self._permits: set[Call] = set()
@@ -181,92 +182,122 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
         Raises:
             Refused: the circuit is open; the block was not entered.
         """
-        permit = self._take()
+        call = self._take()
         try:
             for listener in self._listeners:
                 listener.before_call(self, self.calling)
-            yield permit
+            yield call
         except BaseException as error:
             failed = self.is_system_error(error)
-            self._give_back(permit, failed=failed, counts=failed)
+            self._give_back(call, failed=failed, counts=failed)
             if failed:
                 for listener in self._listeners:
                     listener.failure(self, error)
             raise
-        self._give_back(permit, failed=False, counts=True)
+        self._give_back(call, failed=False, counts=True)
         for listener in self._listeners:
             listener.success(self)
 
     def force(self, forced: Forced) -> None:
-        """Let an operator decide: refuse all, let all through, or go back to the rules, closed."""
+        """Let an operator decide: refuse all, let all through, or go back to the rules, closed.
+
+        Forced closed, results are shown in `rates` and decide nothing. Told twice, it changes
+        nothing the second time.
+        """
         with self._lock:
+            if forced is self._forced:
+                return
             self._forced = forced
             if forced is Forced.OPEN:
                 self.open()
             else:
                 self.close()
 
+    @property
+    def forced(self) -> Forced:
+        """What the operator has decided."""
+        return self._forced
+
+    @property
+    def refused(self) -> int:
+        """How many calls were refused since the breaker was made."""
+        return self._refused
+
     def rates(self) -> Rates:
-        """What the window of the current state shows."""
+        """What the window of the current state shows; while it is open, what it was opened by."""
         with self._lock:
             return self._window.rates()
 
     def open(self) -> bool:
         """Open the circuit now."""
         with self._lock:
-            self._begin(self.rules.window)
+            self._begin()
             self._opened_s = self._clock()
-            return super().open()
+            if self.current_state != pybreaker.STATE_OPEN:  # otherwise there is no change to tell of
+                super().open()
+            return False  # in pybreaker's words: the error that opened it is not replaced
 
     def half_open(self) -> None:
         """Let a few calls through from now on."""
         with self._lock:
-            self._begin(self.rules.half_open_calls)
+            self._begin()
+            self._window = _Window(self.rules.half_open_calls)
             super().half_open()
 
     def close(self) -> None:
         """Close the circuit now, with an empty window."""
         with self._lock:
-            self._begin(self.rules.window)
-            super().close()
+            self._begin()
+            self._window = _Window(self.rules.window)
+            if self.current_state != pybreaker.STATE_CLOSED:
+                super().close()
 
-    def _begin(self, window: int) -> None:
+    def _begin(self) -> None:
         # A new generation: what is still under way belongs to the old one and no longer counts.
         self._generation += 1
         self._permits.clear()
-        self._window = _Window(window)
 
     def _take(self) -> Call:
         with self._lock:
-            now_s = self._clock()
             if self.current_state == pybreaker.STATE_OPEN:
-                # Exactly at its end it is still open.
-                if self._forced is Forced.OPEN or now_s - self._opened_s <= self.rules.open_s:
-                    raise Refused()
+                if self._stays_open():
+                    raise self._refuse()
                 self.half_open()
-            permit = Call(self._generation, self._clock)
+            call = Call(self._generation, self._clock)
             if self.current_state == pybreaker.STATE_HALF_OPEN:
-                self._permits = {one for one in self._permits if now_s - one.let_in_s <= self.rules.permit_s}
+                self._permits = {one for one in self._permits if not self._is_overdue(one)}
                 if len(self._permits) + self._window.rates().calls >= self.rules.half_open_calls:
-                    raise Refused()
-                self._permits.add(permit)
-            return permit
+                    raise self._refuse()
+                self._permits.add(call)
+            return call
 
-    def _give_back(self, permit: Call, *, failed: bool, counts: bool) -> None:
+    def _stays_open(self) -> bool:
+        # Exactly at its end it is still open.
+        return self._forced is Forced.OPEN or self._clock() - self._opened_s <= self.rules.open_s
+
+    def _is_overdue(self, call: Call) -> bool:
+        return self._clock() - call.let_in_s > self.rules.permit_s
+
+    def _refuse(self) -> Refused:
+        self._refused += 1
+        return Refused()
+
+    def _give_back(self, call: Call, *, failed: bool, counts: bool) -> None:
         with self._lock:
+            if call.generation != self._generation:
+                return
             half_open = self.current_state == pybreaker.STATE_HALF_OPEN
-            if permit.generation != self._generation or (half_open and permit not in self._permits):
-                return
-            self._permits.discard(permit)
-            if not counts or self._forced is not Forced.NO:
-                return
-            self._window.add(failed, 0 < self.rules.slow_call_s < permit.duration_s())
-            self._decide(half_open)
+            if half_open and self._is_overdue(call):
+                return  # taken back, whether or not somebody has asked for it since
+            self._permits.discard(call)
+            if counts:
+                self._window.add(failed, 0 < self.rules.slow_call_s < call.duration_s())
+                self._decide(half_open)
 
     def _decide(self, half_open: bool) -> None:
         rates = self._window.rates()
         enough = self.rules.half_open_calls if half_open else min(self.rules.min_calls, self.rules.window)
-        if rates.calls < enough:
+        if rates.calls < enough or self._forced is not Forced.NO:
             return
         if rates.failed >= self.rules.failure_rate or (self.rules.slow_call_s and rates.slow >= self.rules.slow_rate):
             self.open()

@@ -6,32 +6,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 
 import pybreaker
 import pytest
 
 from couponapp.errors import Unavailable
-from couponapp.guards.breaker import CircuitBreaker, Forced, Refused, Rules
+from couponapp.guards.breaker import CircuitBreaker, Forced, Refused, Rules, StateLog
+from tests.breaker_model import Clock, Down, Held, OurFault
 
 CLOSED, OPEN, HALF_OPEN = pybreaker.STATE_CLOSED, pybreaker.STATE_OPEN, pybreaker.STATE_HALF_OPEN
-
-
-class Down(Unavailable):
-    """The guarded system failed."""
-
-
-class OurFault(Exception):
-    """Nothing that speaks against the guarded system."""
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture
@@ -159,11 +143,11 @@ def test_half_open_decides_after_the_tenth_result(
 
 def test_half_open_lets_ten_in_and_refuses_the_eleventh_at_once(breaker: CircuitBreaker, clock: Clock) -> None:
     half_open(breaker, clock)
-    permits = [breaker._take() for _ in range(10)]
+    inside = [Held(breaker) for _ in range(10)]
     with pytest.raises(Refused):
         breaker.call(pytest.fail)
-    for permit in permits:
-        breaker._give_back(permit, failed=False, counts=True)
+    for one in inside:
+        one.end()
     assert breaker.current_state == CLOSED
 
 
@@ -180,11 +164,11 @@ def test_an_error_that_is_not_the_systems_counts_as_nothing(breaker: CircuitBrea
 
 
 def test_a_late_result_of_an_earlier_state_counts_as_nothing(breaker: CircuitBreaker, clock: Clock) -> None:
-    late = [breaker._take() for _ in range(200)]
+    late = [Held(breaker) for _ in range(200)]
     half_open(breaker, clock)
     succeed(breaker)
-    for permit in late:
-        breaker._give_back(permit, failed=True, counts=True)
+    for one in late:
+        one.end(Down())
     assert breaker.current_state == HALF_OPEN
     assert breaker.rates().calls == 1
 
@@ -192,37 +176,80 @@ def test_a_late_result_of_an_earlier_state_counts_as_nothing(breaker: CircuitBre
 def test_a_late_result_of_an_earlier_closed_state_counts_as_nothing_in_a_later_one(
     breaker: CircuitBreaker, clock: Clock
 ) -> None:
-    late = [breaker._take() for _ in range(200)]
+    late = [Held(breaker) for _ in range(200)]
     half_open(breaker, clock)
     run(breaker, [True] * 10)
     assert breaker.current_state == CLOSED
-    for permit in late:
-        breaker._give_back(permit, failed=True, counts=True)
+    for one in late:
+        one.end(Down())
     assert breaker.current_state == CLOSED
     assert breaker.rates().calls == 0
 
 
 def test_half_open_cannot_hang_on_calls_that_never_come_back(breaker: CircuitBreaker, clock: Clock) -> None:
     half_open(breaker, clock)
-    lost = [breaker._take() for _ in range(10)]
+    lost = [Held(breaker) for _ in range(10)]
+    clock.now_s += 10.0
     with pytest.raises(Refused):
         succeed(breaker)
-    clock.now_s += 10.001
+    clock.now_s += 0.001
     run(breaker, [True] * 9)
-    breaker._give_back(lost[0], failed=True, counts=True)  # too late to count
+    lost[0].end(Down())  # too late to count
     assert breaker.current_state == HALF_OPEN
     succeed(breaker)
     assert breaker.current_state == CLOSED
 
 
+def test_a_result_that_is_too_late_for_its_permit_counts_as_nothing_though_nobody_wanted_it(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    half_open(breaker, clock)
+    lost = [Held(breaker) for _ in range(10)]
+    clock.now_s += 10.001
+    for one in lost:
+        one.end()
+    assert (breaker.current_state, breaker.rates().calls) == (HALF_OPEN, 0)
+
+
+def test_the_minimum_of_calls_does_not_cut_half_open_short(clock: Clock) -> None:
+    breaker = make(clock, window=20, min_calls=2)
+    run(breaker, [False] * 2)
+    clock.now_s += 5.001
+    run(breaker, [False] * 9)
+    assert breaker.current_state == HALF_OPEN
+    fail(breaker)
+    assert breaker.current_state == OPEN
+
+
+def takes(breaker: CircuitBreaker, clock: Clock, seconds: float, error: Exception | None = None) -> None:
+    call = Held(breaker)
+    clock.now_s += seconds
+    call.end(error)
+
+
 def test_slow_calls_open_too(clock: Clock) -> None:
-    breaker = make(clock, slow_call_s=1.0, slow_rate=50)
-
-    def take(seconds: float) -> None:
-        clock.now_s += seconds
-
+    at, below = make(clock, slow_call_s=1.0, slow_rate=50), make(clock, slow_call_s=1.0, slow_rate=50)
     for number in range(100):
-        breaker.call(take, 1.001 if number % 2 else 1.0)
+        takes(at, clock, 1.25 if number % 2 else 1.0)
+        takes(below, clock, 1.25 if number % 2 and number > 1 else 1.0)
+    assert (at.current_state, at.rates().slow) == (OPEN, 50)
+    assert (below.current_state, below.rates().slow) == (CLOSED, 49)
+
+
+def test_a_failure_can_be_slow_too_and_the_two_rates_do_not_add_up(clock: Clock) -> None:
+    breaker = make(clock, window=10, slow_call_s=1.0, slow_rate=50)
+    for number in range(10):
+        takes(breaker, clock, 1.25 if number < 4 else 0.0, Down() if number < 4 else None)
+    rates = breaker.rates()
+    assert (breaker.current_state, rates.failed, rates.slow) == (CLOSED, 40, 40)
+
+
+def test_slow_calls_keep_half_open_from_closing(clock: Clock) -> None:
+    breaker = make(clock, slow_call_s=1.0, slow_rate=50)
+    half_open(breaker, clock)
+    for number in range(10):
+        assert breaker.current_state == HALF_OPEN or number == 0
+        takes(breaker, clock, 1.25 if number % 2 else 0.0)
     assert breaker.current_state == OPEN
 
 
@@ -247,15 +274,14 @@ def test_what_comes_before_the_call_begins_does_not_make_it_slow(clock: Clock) -
 def test_a_permit_is_taken_back_by_when_it_was_let_through_not_by_when_it_began(clock: Clock) -> None:
     breaker = make(clock, permit_s=2.0)
     half_open(breaker, clock)
-    with ExitStack() as held:
-        calls = [held.enter_context(breaker.calling()) for _ in range(10)]
-        clock.now_s += 1.999
-        for call in calls:
-            call.begin()
-        with pytest.raises(Refused):
-            succeed(breaker)
-        clock.now_s += 0.002
-        assert succeed(breaker) == "done"
+    calls = [Held(breaker) for _ in range(10)]
+    clock.now_s += 2.0
+    for call in calls:
+        call.begin()
+    with pytest.raises(Refused):
+        succeed(breaker)
+    clock.now_s += 0.001
+    assert succeed(breaker) == "done"
 
 
 def test_a_listener_that_fails_before_the_call_keeps_no_permit(clock: Clock) -> None:
@@ -273,16 +299,76 @@ def test_a_listener_that_fails_before_the_call_keeps_no_permit(clock: Clock) -> 
     assert breaker.current_state == CLOSED
 
 
-def test_an_operator_can_force_it(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_forced_open_refuses_all_for_as_long_as_it_is_forced(breaker: CircuitBreaker, clock: Clock) -> None:
     breaker.force(Forced.OPEN)
     clock.now_s += 3600
     with pytest.raises(Refused):
         breaker.call(pytest.fail)
+    breaker.force(Forced.NO)
+    assert succeed(breaker) == "done"
+    assert breaker.current_state == CLOSED
+
+
+def test_forced_closed_lets_all_through_and_shows_what_it_would_have_tripped_on(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    trip(breaker)
     breaker.force(Forced.CLOSED)
     run(breaker, [False] * 500)
     assert succeed(breaker) == "done"
-    breaker.force(Forced.NO)
+    assert (breaker.current_state, breaker.rates().failed) == (CLOSED, 99)
+    breaker.force(Forced.NO)  # and begins anew
+    assert breaker.rates().calls == 0
     trip(breaker)
+
+
+def test_being_told_the_same_again_changes_nothing(breaker: CircuitBreaker) -> None:
+    breaker.force(Forced.CLOSED)
+    run(breaker, [False] * 5)
+    breaker.force(Forced.CLOSED)
+    assert breaker.rates().calls == 5
+    breaker.force(Forced.NO)
+    run(breaker, [False] * 99)
+    breaker.force(Forced.NO)
+    fail(breaker)
+    assert breaker.current_state == OPEN
+
+
+def test_results_of_what_was_under_way_when_it_was_forced_count_as_nothing(breaker: CircuitBreaker) -> None:
+    before = [Held(breaker) for _ in range(200)]
+    breaker.force(Forced.OPEN)
+    breaker.force(Forced.NO)
+    for one in before:
+        one.end(Down())
+    assert (breaker.current_state, breaker.rates().calls) == (CLOSED, 0)
+
+
+def test_an_open_circuit_shows_what_opened_it_and_how_many_it_refused(breaker: CircuitBreaker, clock: Clock) -> None:
+    run(breaker, [True] * 40 + [False] * 60)
+    for _ in range(7):
+        with pytest.raises(Refused):
+            succeed(breaker)
+    rates = breaker.rates()
+    assert (rates.calls, rates.failed, breaker.refused) == (100, 60, 7)
+    clock.now_s += 5.001
+    succeed(breaker)
+    assert (breaker.rates().calls, breaker.refused) == (1, 7)
+
+
+def test_each_change_of_state_is_one_line_in_the_log(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    breaker = make(clock)
+    breaker.add_listener(StateLog())
+    half_open(breaker, clock)
+    run(breaker, [True] * 10)
+    breaker.force(Forced.CLOSED)  # it is closed already
+    breaker.force(Forced.OPEN)
+    breaker.force(Forced.OPEN)
+    assert [record.getMessage() for record in caplog.records] == [
+        "circuit breaker test: closed → open",
+        "circuit breaker test: open → half-open",
+        "circuit breaker test: half-open → closed",
+        "circuit breaker test: closed → open",
+    ]
 
 
 def test_listeners_hear_of_everything(clock: Clock) -> None:
