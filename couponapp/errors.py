@@ -92,6 +92,10 @@ class ConnectionLost(Unavailable):
     """The connection to PostgreSQL broke; whether the statement took effect is unknown."""
 
 
+class ServerTrouble(Unavailable):
+    """PostgreSQL says that it cannot serve now."""
+
+
 class ConstraintViolated(CouponAppError):
     """A constraint of the database refused the statement, which left no trace."""
 

@@ -9,7 +9,15 @@ import psycopg
 from psycopg import errors as pg
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
-from couponapp.errors import ConnectionLost, ConstraintViolated, PoolExhausted, Shed, StatementTimedOut, Unavailable
+from couponapp.errors import (
+    ConnectionLost,
+    ConstraintViolated,
+    PoolExhausted,
+    ServerTrouble,
+    Shed,
+    StatementTimedOut,
+    Unavailable,
+)
 
 # SQLSTATE classes in which PostgreSQL says that it cannot serve now: insufficient resources,
 # operator intervention, system error, internal error (PostgreSQL docs, appendix A).
@@ -27,7 +35,8 @@ def our_errors() -> Iterator[None]:
         StatementTimedOut: `statement_timeout` or `lock_timeout` ended the statement.
         ConnectionLost: the connection broke; the outcome is unknown.
         ConstraintViolated: a named constraint refused the statement.
-        Unavailable: any other trouble on the server's side.
+        ServerTrouble: PostgreSQL says that it cannot serve now.
+        Unavailable: the statement may work another time, for example after a deadlock.
     """
     try:
         yield
@@ -59,6 +68,8 @@ def _trouble(error: psycopg.Error) -> Exception:
     state = error.sqlstate or ""
     if is_lost(error):
         return ConnectionLost(str(error).strip())
-    if state.startswith(_SERVER_TROUBLE) or state == _READ_ONLY or isinstance(error, psycopg.OperationalError):
+    if state.startswith(_SERVER_TROUBLE) or state == _READ_ONLY:
+        return ServerTrouble(str(error).strip())
+    if isinstance(error, psycopg.OperationalError):
         return Unavailable(str(error).strip())
     return error  # a mistake of ours, such as wrong SQL: it must surface as it is

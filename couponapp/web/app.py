@@ -13,7 +13,14 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import get_host
 
 from couponapp import metrics, settings
-from couponapp.errors import DeadlineExceeded, InvalidRequest, NotFound, Shed, Unavailable
+from couponapp.errors import (
+    ConnectionLost,
+    InvalidRequest,
+    NotFound,
+    PoolExhausted,
+    ServerTrouble,
+    StatementTimedOut,
+)
 from couponapp.guards.breaker import CircuitBreaker, Rules, StateLog
 from couponapp.guards.bulkhead import Bulkhead
 from couponapp.guards.limits import RateLimits, Rates, headers_of
@@ -138,7 +145,7 @@ def _breaker_rules(config: Settings) -> Rules:
 
 def speaks_against_postgresql(error: BaseException) -> bool:
     """Lost connections, time-outs, trouble on the server's side. Not what we ourselves refuse."""
-    return isinstance(error, Unavailable) and not isinstance(error, Shed | DeadlineExceeded)
+    return isinstance(error, ConnectionLost | StatementTimedOut | PoolExhausted | ServerTrouble)
 
 
 def _check_address() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -10,8 +11,17 @@ from flask.testing import FlaskClient
 from pybreaker import STATE_CLOSED, STATE_OPEN
 
 from couponapp import settings
-from couponapp.errors import Shed, StatementTimedOut
+from couponapp.errors import (
+    ConstraintViolated,
+    CouponNotFound,
+    DeadlineExceeded,
+    InvalidRequest,
+    PoolExhausted,
+    Shed,
+    TooManyRequests,
+)
 from couponapp.guards.breaker import CircuitBreaker, Forced
+from couponapp.storage.pool import Pool
 from couponapp.web.app import speaks_against_postgresql
 from tests.pgrelay import PgRelay
 from tests.servers import wait_until
@@ -94,7 +104,31 @@ def test_refusals_of_the_coupon_of_the_limits_and_of_bad_input_do_not_open_it(
     assert breaker.rates().failed == 0
 
 
-def test_what_we_shed_ourselves_does_not_speak_against_postgresql() -> None:
-    assert not speaks_against_postgresql(Shed())
-    assert not speaks_against_postgresql(ValueError())
-    assert speaks_against_postgresql(StatementTimedOut())
+# PostgreSQL docs, appendix A: insufficient resources, operator intervention, system error, internal
+# error; a lost connection, a cancelled statement, a lock not had in time, a node that only reads.
+SPEAKS_AGAINST_IT = ["53000", "53100", "53300", "57014", "57P01", "57P03", "58030", "XX000", "XX002"]
+SPEAKS_AGAINST_IT += ["08006", "55P03", "25006"]
+# A constraint, a division by zero, our own wrong SQL, and what may work another time.
+SPEAKS_AGAINST_NOBODY = ["23505", "22012", "25001", "42601", "42P01", "P0001", "40001", "40P01", "54001"]
+
+
+def test_what_postgresql_says_decides_whether_it_speaks_against_it(pool: Pool) -> None:
+    def is_failure(sqlstate: Any) -> bool:
+        with pytest.raises(Exception) as raised:  # noqa: PT011  # of which kind is the question
+            pool.execute("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '" + sqlstate + "'; END $$")
+        return speaks_against_postgresql(raised.value)
+
+    assert [sqlstate for sqlstate in SPEAKS_AGAINST_IT + SPEAKS_AGAINST_NOBODY if is_failure(sqlstate)] == (
+        SPEAKS_AGAINST_IT
+    )
+
+
+def test_no_free_connection_in_time_speaks_against_it_and_what_we_shed_ourselves_does_not(
+    make_pool: Callable[..., Pool], database_url: str
+) -> None:
+    pool = make_pool(database_url, size=1, deadline_ms=200)
+    with pool.connection(), pytest.raises(PoolExhausted) as exhausted:
+        pool.fetch_one("SELECT 1")
+    assert speaks_against_postgresql(exhausted.value)
+    ours: list[Exception] = [Shed(), DeadlineExceeded(), TooManyRequests(1), InvalidRequest(), CouponNotFound()]
+    assert not any(speaks_against_postgresql(error) for error in [*ours, ConstraintViolated("any"), ValueError()])
