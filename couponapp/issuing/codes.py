@@ -10,15 +10,15 @@ GROUPS = 5
 GROUP_LENGTH = 4  # 20 characters of 31: 20 · log2(31) = 99 bits
 
 _LENGTH = GROUPS * GROUP_LENGTH
-_HOW_MANY = len(ALPHABET) ** _LENGTH
+# A byte stands for a letter; the 8 of 256 that would make some letters likelier than others are left out.
+_LETTERS = bytes(ALPHABET.encode()[byte % len(ALPHABET)] for byte in range(256))
+_LEFT_OUT = bytes(range(256 - 256 % len(ALPHABET), 256))
 
 
 def new_code() -> str:
     """A new code such as `7KQM-2XWD-…`, from the operating system's random source."""
-    # One number for all characters: asking for each of them costs more than the rest of an attempt's checks.
-    number = secrets.randbelow(_HOW_MANY)
-    letters = []
-    for _ in range(_LENGTH):
-        number, index = divmod(number, len(ALPHABET))
-        letters.append(ALPHABET[index])
-    return "-".join("".join(letters[at : at + GROUP_LENGTH]) for at in range(0, _LENGTH, GROUP_LENGTH))
+    letters = b""
+    while len(letters) < _LENGTH:
+        letters += secrets.token_bytes(2 * _LENGTH).translate(_LETTERS, _LEFT_OUT)
+    text = letters.decode()
+    return "-".join(text[at : at + GROUP_LENGTH] for at in range(0, _LENGTH, GROUP_LENGTH))

@@ -25,11 +25,28 @@ _SERVER_TROUBLE = ("53", "57", "58", "XX")
 _READ_ONLY = "25006"  # a pooled connection that sits on a node which is no longer primary
 
 
+_BY_KIND: tuple[tuple[type[psycopg.Error], type[Unavailable]], ...] = (
+    (TooManyRequests, Shed),
+    (PoolTimeout, PoolExhausted),
+    (PoolClosed, PoolExhausted),
+    (pg.QueryCanceled, StatementTimedOut),
+    (pg.LockNotAvailable, StatementTimedOut),
+)
+
+
 @contextmanager
 def our_errors() -> Iterator[None]:
-    """Turn what the driver raises into `couponapp.errors`.
+    """Turn what the driver raises into `couponapp.errors`: see `translated`."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translated(error) from error
 
-    Raises:
+
+def translated(error: psycopg.Error) -> Exception:
+    """What the driver has raised as one of ours, or as it is where it is a mistake of ours.
+
+    Returns:
         Shed: too many already wait for a connection.
         PoolExhausted: no connection became free in time.
         StatementTimedOut: `statement_timeout` or `lock_timeout` ended the statement.
@@ -38,18 +55,19 @@ def our_errors() -> Iterator[None]:
         ServerTrouble: PostgreSQL says that it cannot serve now.
         Unavailable: the statement may work another time, for example after a deadlock.
     """
-    try:
-        yield
-    except TooManyRequests as error:
-        raise Shed() from error
-    except (PoolTimeout, PoolClosed) as error:
-        raise PoolExhausted() from error
-    except (pg.QueryCanceled, pg.LockNotAvailable) as error:
-        raise StatementTimedOut() from error
-    except psycopg.IntegrityError as error:
-        raise ConstraintViolated(error.diag.constraint_name or error.sqlstate or "?") from error
-    except psycopg.Error as error:
-        raise _trouble(error) from error
+    for theirs, ours in _BY_KIND:
+        if isinstance(error, theirs):
+            return ours()
+    state = error.sqlstate or ""
+    if isinstance(error, psycopg.IntegrityError):
+        return ConstraintViolated(error.diag.constraint_name or error.sqlstate or "?")
+    if is_lost(error):
+        return ConnectionLost(str(error).strip())
+    if state.startswith(_SERVER_TROUBLE) or state == _READ_ONLY:
+        return ServerTrouble(str(error).strip())
+    if isinstance(error, psycopg.OperationalError):
+        return Unavailable(str(error).strip())
+    return error  # such as wrong SQL: it must surface as it is
 
 
 def spoils_neighbours(error: psycopg.Error) -> bool:
@@ -62,14 +80,3 @@ def is_lost(error: psycopg.Error) -> bool:
     state = error.sqlstate or ""
     broken = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return broken and (not state or state.startswith(("08", "57P")))
-
-
-def _trouble(error: psycopg.Error) -> Exception:
-    state = error.sqlstate or ""
-    if is_lost(error):
-        return ConnectionLost(str(error).strip())
-    if state.startswith(_SERVER_TROUBLE) or state == _READ_ONLY:
-        return ServerTrouble(str(error).strip())
-    if isinstance(error, psycopg.OperationalError):
-        return Unavailable(str(error).strip())
-    return error  # a mistake of ours, such as wrong SQL: it must surface as it is

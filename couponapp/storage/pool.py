@@ -14,7 +14,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
 from couponapp.errors import StatementTimedOut, Unavailable
-from couponapp.storage.driver import our_errors, spoils_neighbours
+from couponapp.storage.driver import spoils_neighbours, translated
 from couponapp.storage.watchdog import Watchdog
 
 Row = dict[str, Any]
@@ -134,7 +134,7 @@ class Pool:
                 the pool's own bound when left out.
 
         Raises:
-            couponapp.errors.Unavailable: and its children; see `our_errors`.
+            couponapp.errors.Unavailable: and its children; see `couponapp.storage.driver.translated`.
             couponapp.errors.ConstraintViolated: a constraint refused the statement.
         """
         with self.connection(timeout_s) as connection:
@@ -160,24 +160,27 @@ class Pool:
         """
         total_s = self._timeouts.total_s if timeout_s is None else timeout_s
         give_up_s = time.monotonic() + total_s
-        with (
-            our_errors(),
-            self._open().connection(min(self._timeouts.wait_s, total_s)) as connection,
-            _watchdog.bound(connection, give_up_s - time.monotonic()) as watch,
-        ):
-            try:
-                yield connection
-            except psycopg.Error as error:
-                if watch.fired:
-                    raise StatementTimedOut() from error
-                if spoils_neighbours(error):
-                    # The idle ones in the pool most likely have the same trouble: replace them
-                    # instead of letting each fail a request of its own.
-                    self._pool.drain()
-                raise
-            finally:
-                if watch.stop():
-                    connection.close()  # cut off after its answer had come: nobody else may get it
+        pool = self._open()
+        try:
+            # Not the pool's own context manager: it commits at the end, and there is nothing to commit.
+            connection = pool.getconn(min(self._timeouts.wait_s, total_s))
+        except psycopg.Error as error:
+            raise translated(error) from error
+        watch = _watchdog.watch(connection, give_up_s - time.monotonic())
+        try:
+            yield connection
+        except psycopg.Error as error:
+            if watch.fired:
+                raise StatementTimedOut() from error
+            if spoils_neighbours(error):
+                # The idle ones in the pool most likely have the same trouble: replace them
+                # instead of letting each fail a request of its own.
+                pool.drain()
+            raise translated(error) from error
+        finally:
+            if watch.stop():
+                connection.close()  # cut off, perhaps after its answer had come: nobody else may get it
+            pool.putconn(connection)
 
     def warm_up(self, timeout_s: float) -> bool:
         """Open the pool and wait until it is full; tells whether it was in time.

@@ -15,8 +15,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -32,7 +31,7 @@ class Watch:
         self._lock = lock
 
     def stop(self) -> bool:
-        """End the watch; tells whether it had fired. Afterwards it does not."""
+        """End the watch; tells whether it had fired. Afterwards it does not: the connection is somebody else's."""
         with self._lock:
             self.active = False
             return self.fired
@@ -54,13 +53,12 @@ class Watchdog:
         self._heap: list[tuple[float, int, Watch]] = []
         self._thread: threading.Thread | None = None
 
-    @contextmanager
-    def bound(self, connection: psycopg.Connection[Any], timeout_s: float) -> Iterator[Watch]:
-        """Cut the connection off if the block takes longer.
+    def watch(self, connection: psycopg.Connection[Any], timeout_s: float) -> Watch:
+        """Cut the connection off after a time, unless the watch is stopped before.
 
         Args:
             connection: in use by this thread alone.
-            timeout_s: how long the block may take, in seconds.
+            timeout_s: how long it may be used, in seconds.
         """
         watch = Watch(connection, self._changed)
         with self._changed:
@@ -71,10 +69,7 @@ class Watchdog:
                 self._thread.start()
             elif self._heap[0][2] is watch:
                 self._changed.notify()
-        try:
-            yield watch
-        finally:
-            watch.stop()  # afterwards the connection is somebody else's and must not be cut
+        return watch
 
     def _run(self) -> None:
         with self._changed:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +143,8 @@ def test_without_the_watchdog_a_frozen_server_is_waited_for_until_it_thaws(
 ) -> None:
     # The negative control of the test above.
     class Asleep(Watchdog):
-        @contextmanager
-        def bound(self, connection: psycopg.Connection[Any], timeout_s: float) -> Iterator[Watch]:
-            yield Watch(connection, threading.Condition())
+        def watch(self, connection: psycopg.Connection[Any], timeout_s: float) -> Watch:
+            return Watch(connection, threading.Condition())
 
     monkeypatch.setattr("couponapp.storage.pool._watchdog", Asleep())
     pool = make_pool(server.url, size=1, deadline_ms=300)
