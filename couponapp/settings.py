@@ -193,10 +193,22 @@ class Settings:
         "The most that one issue request may wait, in milliseconds: for a connection, a lock, the statement.",
     )
     pool_issue: int = setting(
-        "COUPON_POOL_ISSUE", "4", _integer(1, 100), "Connections per web process that issue coupons."
+        "COUPON_POOL_ISSUE", "2", _integer(1, 100), "Connections per web process that issue coupons."
     )
     pool_read: int = setting(
         "COUPON_POOL_READ", "4", _integer(1, 100), "Connections per web process that answer look-ups."
+    )
+    queue_issue: int = setting(
+        "COUPON_QUEUE_ISSUE",
+        "500",
+        _integer(1, 10_000),
+        "Attempts per web process that may wait for their turn; one more is answered 503 at once.",
+    )
+    queue_read: int = setting(
+        "COUPON_QUEUE_READ",
+        "200",
+        _integer(1, 10_000),
+        "Look-ups per web process that may wait for a connection; one more is answered 503 at once.",
     )
     breaker_window: int = setting(
         "COUPON_BREAKER_WINDOW", "100", _integer(1, 100_000), "How many of the last calls the circuit breaker looks at."

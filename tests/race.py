@@ -11,7 +11,7 @@ from typing import LiteralString
 import psycopg
 
 from couponapp.errors import CouponAppError
-from couponapp.issuing.issue import ISSUE, Attempt, Outcome, issue
+from couponapp.issuing.issue import ISSUE, Attempt, Claim, Outcome, issue_together
 from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
 from tests.servers import wait_until
@@ -34,27 +34,38 @@ class Told:
     error: str = ""
 
 
-def race(pool: Pool, url: str, coupon_id: int, calls: Sequence[str], *, statement: LiteralString = ISSUE) -> list[Told]:
-    """Let all calls (a user each) run on 50 connections, the first 50 at the same moment.
+def race(
+    pool: Pool,
+    url: str,
+    coupon_id: int,
+    calls: Sequence[str],
+    *,
+    together: int = 1,
+    statement: LiteralString = ISSUE,
+) -> list[Told]:
+    """Let all calls (a user each) run on 50 connections, `together` in each statement, the first 50 at the same moment.
 
     The moment is made, not hoped for: a stranger holds the stock row until every connection waits
     for a lock, so each of the first calls has read its snapshot before any of them wrote.
     """
 
-    def call(user: str) -> Told:
+    def call(users: Sequence[str]) -> list[Told]:
+        claims = [Claim(user) for user in users]
         try:
-            return Told(user, issue(pool, coupon_id, user, statement=statement))
+            attempts = issue_together(pool, coupon_id, claims, statement=statement)
         except CouponAppError as error:
-            return Told(user, None, f"{type(error).__name__}: {error}")
+            return [Told(user, None, f"{type(error).__name__}: {error}") for user in users]
+        return [Told(user, attempt) for user, attempt in zip(users, attempts, strict=True)]
 
     with psycopg.connect(url, autocommit=True) as observer, psycopg.connect(url) as stranger:
         stranger.execute("SELECT FROM coupon_stock WHERE coupon_id = %s FOR UPDATE", [coupon_id])
-        expected = min(len(calls), CONNECTIONS) if pool_is_open_for(pool, coupon_id) else 0
+        groups = [calls[start : start + together] for start in range(0, len(calls), together)]
+        expected = min(len(groups), CONNECTIONS) if pool_is_open_for(pool, coupon_id) else 0
         with ThreadPoolExecutor(CONNECTIONS) as executor:
-            told = [executor.submit(call, user) for user in calls]
+            told = [executor.submit(call, group) for group in groups]
             wait_until(lambda: _waiting(observer) >= expected, timeout_s=20, what=f"{expected} callers wait")
             stranger.rollback()
-            return [future.result() for future in told]
+            return [one for future in told for one in future.result()]
 
 
 def pool_is_open_for(pool: Pool, coupon_id: int) -> bool:

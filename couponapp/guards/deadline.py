@@ -31,3 +31,7 @@ class Deadline:
         if left_s <= 0:
             raise DeadlineExceeded()
         return left_s
+
+    def has_s(self, seconds: float) -> bool:
+        """At least so much is left, in seconds."""
+        return self._end_s - self._clock() >= seconds

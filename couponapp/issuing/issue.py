@@ -1,8 +1,13 @@
-"""The issue statement: stock, issuance and outbox row, all or nothing, in one round trip."""
+"""The issue statement: stock, issuances and outbox rows, all or nothing, in one round trip.
+
+One statement serves everybody who asks for a coupon at the same moment in one process. The hot row
+of the stock is then locked once for all of them, and they share one commit: what bounds an event
+otherwise is that each waits for the commit of the one before (docs/decisions/0020).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -30,6 +35,19 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
+class Claim:
+    """One user asks for one coupon.
+
+    Attributes:
+        user_id: 1 to 128 printable characters.
+        key: the `Idempotency-Key`, 1 to 255 characters, where the caller has one.
+    """
+
+    user_id: str
+    key: str | None = None
+
+
+@dataclass(frozen=True)
 class Attempt:
     """The verdict on one attempt.
 
@@ -46,71 +64,94 @@ class Attempt:
     retry_after_s: float = 0.0
 
 
-# What the snapshot shows. An earlier line wins: a retry finds its own issuance and a holder is
-# told so, whatever has become of the coupon since. That a key was used for another coupon is not
-# told of a sold-out one, because the sold-out memory does not know either.
+# What the snapshot shows each who asks. An earlier line wins: a retry finds its own issuance and a
+# holder is told so, whatever has become of the coupon since. That a key was used for another coupon
+# is not told of a sold-out one, because the sold-out memory does not know either.
+# The look-ups are lateral so that each is one probe of an index, whatever the statistics say of a
+# table that was empty a minute ago. Among those who could have one, only as many as there are
+# pieces are let through, in the order in which they asked.
 _SEEN = """
-    SELECT c.id AS coupon_id, c.name AS coupon_name, c.valid_days, c.opens_at, now() AS now,
-           held.id, held.user_id, held.code, held.issued_at, held.expires_at,
-           CASE
-               WHEN keyed.coupon_id = c.id THEN 'REPLAYED'
-               WHEN held.id IS NOT NULL THEN 'ALREADY_ISSUED'
-               WHEN keyed.id IS NOT NULL AND s.remaining > 0 THEN 'IDEMPOTENCY_KEY_REUSED'
-               WHEN c.state = 'closed' THEN 'CLOSED'
-               WHEN now() < c.opens_at THEN 'NOT_OPEN'
-               WHEN now() >= c.closes_at THEN 'CLOSED'
-               WHEN c.state = 'paused' THEN 'PAUSED'
-               WHEN s.remaining = 0 OR now() < c.stocked_from THEN 'SOLD_OUT'
-               ELSE 'ISSUED'
-           END AS verdict
-    FROM coupons c
-    JOIN coupon_stock s ON s.coupon_id = c.id AND s.lane = 0
-    LEFT JOIN issuances held ON held.coupon_id = c.id AND held.user_id = %(user_id)s
-    LEFT JOIN issuances keyed ON keyed.user_id = %(user_id)s AND keyed.idempotency_key = %(key)s
-    WHERE c.id = %(coupon_id)s
+    SELECT *, row_number() OVER (PARTITION BY verdict ORDER BY n) AS place
+    FROM (
+        SELECT asked.n, asked.user_id AS asker, asked.key, asked.code AS new_code,
+               c.id AS coupon_id, c.name AS coupon_name, c.valid_days, c.opens_at, now() AS now, s.remaining,
+               held.id, held.user_id, held.code, held.issued_at, held.expires_at,
+               CASE
+                   WHEN keyed.coupon_id = c.id THEN 'REPLAYED'
+                   WHEN held.id IS NOT NULL THEN 'ALREADY_ISSUED'
+                   WHEN keyed.coupon_id IS NOT NULL AND s.remaining > 0 THEN 'IDEMPOTENCY_KEY_REUSED'
+                   WHEN c.state = 'closed' THEN 'CLOSED'
+                   WHEN now() < c.opens_at THEN 'NOT_OPEN'
+                   WHEN now() >= c.closes_at THEN 'CLOSED'
+                   WHEN c.state = 'paused' THEN 'PAUSED'
+                   WHEN s.remaining = 0 OR now() < c.stocked_from THEN 'SOLD_OUT'
+                   ELSE 'ISSUED'
+               END AS verdict
+        FROM unnest(%(users)s::text[], %(keys)s::text[], %(codes)s::text[])
+             WITH ORDINALITY AS asked (user_id, key, code, n)
+        CROSS JOIN coupons c
+        JOIN coupon_stock s ON s.coupon_id = c.id AND s.lane = 0
+        LEFT JOIN LATERAL (
+            SELECT * FROM issuances i WHERE i.coupon_id = c.id AND i.user_id = asked.user_id LIMIT 1
+        ) AS held ON true
+        LEFT JOIN LATERAL (
+            SELECT i.coupon_id FROM issuances i
+            WHERE i.user_id = asked.user_id AND i.idempotency_key = asked.key LIMIT 1
+        ) AS keyed ON true
+        WHERE c.id = %(coupon_id)s
+    ) AS each
 """
 
-LOOK = _SEEN
+LOOK = _SEEN + " ORDER BY n"
 
-# The order matters. The issuance comes first: its unique index makes a user's twin requests wait
+# The order matters. The issuances come first: their unique index makes a user's twin requests wait
 # for each other before either touches the stock, and the hot stock row is locked last and
-# shortest. The conditional UPDATE then takes the piece. Where it finds none left, because the
-# last one went while this statement waited for the row, the outbox row would name no issuance;
-# its check refuses that and with it the whole statement, so the issuance goes too.
+# shortest. They are written in the order of the users, the same in every process: two statements
+# with users in common wait for each other, but never in a circle. The conditional UPDATE then takes
+# the pieces, all or none. Where it finds too few left, because somebody else took some while this
+# statement waited for the row, the outbox rows would name no issuance; their check refuses that and
+# with it the whole statement, so the issuances go too.
 # A refusal that the snapshot shows inserts nothing, so it writes nothing and takes no
 # transaction id.
 ISSUE = f"""
 WITH seen AS MATERIALIZED ({_SEEN}),
 issued AS (
     INSERT INTO issuances (coupon_id, user_id, code, idempotency_key, expires_at)
-    SELECT coupon_id, %(user_id)s, %(code)s, %(key)s, now() + make_interval(days => valid_days)
-    FROM seen WHERE verdict = 'ISSUED'
+    SELECT coupon_id, asker, new_code, key, now() + make_interval(days => valid_days)
+    FROM seen WHERE verdict = 'ISSUED' AND place <= remaining
+    ORDER BY asker COLLATE "C"
     ON CONFLICT DO NOTHING
-    RETURNING id, coupon_id, user_id, code, issued_at, expires_at
+    RETURNING id, user_id, code, issued_at, expires_at
 ),
 reserved AS (
-    UPDATE coupon_stock AS s SET remaining = s.remaining - 1
-    FROM issued
-    WHERE s.coupon_id = issued.coupon_id AND s.lane = 0 AND s.remaining > 0
+    UPDATE coupon_stock AS s SET remaining = s.remaining - taken.pieces
+    FROM (SELECT count(*)::int AS pieces FROM issued) AS taken
+    WHERE s.coupon_id = %(coupon_id)s AND s.lane = 0 AND taken.pieces > 0 AND s.remaining >= taken.pieces
     RETURNING s.coupon_id
 ),
 told AS (
     INSERT INTO outbox (kind, issuance_id)
     SELECT 'issuance.issued', CASE WHEN reserved.coupon_id IS NOT NULL THEN issued.id END
-    FROM issued LEFT JOIN reserved ON reserved.coupon_id = issued.coupon_id
+    FROM issued LEFT JOIN reserved ON true
 )
-SELECT seen.coupon_id, seen.coupon_name, seen.opens_at, seen.now,
+SELECT seen.n, seen.coupon_id, seen.coupon_name, seen.opens_at, seen.now,
        coalesce(issued.id, seen.id) AS id,
        coalesce(issued.user_id, seen.user_id) AS user_id,
        coalesce(issued.code, seen.code) AS code,
        coalesce(issued.issued_at, seen.issued_at) AS issued_at,
        coalesce(issued.expires_at, seen.expires_at) AS expires_at,
-       CASE WHEN seen.verdict = 'ISSUED' AND issued.id IS NULL THEN 'LOST_TO_TWIN' ELSE seen.verdict END AS verdict
-FROM seen LEFT JOIN issued ON true
+       CASE
+           WHEN seen.verdict <> 'ISSUED' OR issued.id IS NOT NULL THEN seen.verdict
+           WHEN seen.place > seen.remaining THEN 'TOO_LATE'
+           ELSE 'LOST_TO_TWIN'
+       END AS verdict
+FROM seen LEFT JOIN issued ON issued.code = seen.new_code
+ORDER BY seen.n
 """
 
 _NO_PIECE_LEFT = "outbox_needs_a_reserved_piece"
 _LOST_TO_TWIN = "LOST_TO_TWIN"
+_TOO_LATE = "TOO_LATE"
 
 
 def issue(
@@ -122,17 +163,29 @@ def issue(
     deadline: Deadline | None = None,
     statement: LiteralString = ISSUE,
 ) -> Attempt:
-    """Try to issue one coupon to one user. «Issued» means committed.
+    """Try to issue one coupon to one user; see `issue_together`."""
+    return issue_together(pool, coupon_id, [Claim(user_id, key)], deadline=deadline, statement=statement)[0]
 
-    One round trip; two where a twin request of the same user, or one with the same key, won.
-    After a lost connection the attempt is made once more with the same code, by which it
-    recognises an issuance that was committed although the answer was lost.
+
+def issue_together(
+    pool: Pool,
+    coupon_id: int,
+    claims: Sequence[Claim],
+    *,
+    deadline: Deadline | None = None,
+    statement: LiteralString = ISSUE,
+) -> list[Attempt]:
+    """Try to issue one coupon to each of several users. «Issued» means committed.
+
+    One round trip; one more where a twin request of a user, or one with the same key, won, or
+    where others took pieces meanwhile and there are not enough for all of these any more.
+    After a lost connection all is tried once more with the same codes, by which it recognises
+    issuances that were committed although the answer was lost.
 
     Args:
         pool: autocommit connections at READ COMMITTED, with timeouts.
         coupon_id: 1 to 2^63 - 1.
-        user_id: 1 to 128 printable characters.
-        key: the `Idempotency-Key`, 1 to 255 characters, where the caller has one.
+        claims: of different users.
         deadline: bounds all round trips together; each has the pool's own bound when left out.
         statement: tests put wrong statements here, to see that they are caught.
 
@@ -140,43 +193,73 @@ def issue(
         couponapp.errors.Unavailable: and its children; after a `ConnectionLost` or
             `StatementTimedOut` the outcome is unknown, and the same key tells it later.
     """
-    params = {"coupon_id": coupon_id, "user_id": user_id, "key": key, "code": new_code()}
-
-    def timeout_s() -> float | None:
-        return deadline.remaining_s() if deadline is not None else None
-
+    work = _Work(pool, coupon_id, claims, deadline)
     try:
-        return _attempt(pool, statement, params, timeout_s)
+        work.go_on(statement)
     except ConnectionLost:
-        attempt = _attempt(pool, statement, params, timeout_s)
-        if attempt.issuance is not None and attempt.issuance.code == params["code"]:
-            return Attempt(Outcome.ISSUED, attempt.issuance)
-        return attempt
+        work.go_on(statement)
+    return [work.attempts[number] for number in range(len(claims))]
 
 
-def _attempt(
-    pool: Pool, statement: LiteralString, params: Mapping[str, object], timeout_s: Callable[[], float | None]
-) -> Attempt:
-    try:
-        row = pool.fetch_one(statement, params, timeout_s=timeout_s())
-    except ConstraintViolated as refusal:
-        if refusal.constraint != _NO_PIECE_LEFT:
-            raise
-        return Attempt(Outcome.SOLD_OUT)
-    if row is not None and row["verdict"] == _LOST_TO_TWIN:
-        row = pool.fetch_one(LOOK, params, timeout_s=timeout_s())
-        if row is not None and row["verdict"] == Outcome.ISSUED:
-            # No twin and no such key: the new code exists already, at a chance of 2^-99.
-            raise Unavailable()
-    return _read(row)
+class _Work:
+    """What has become of each claim so far."""
 
+    def __init__(self, pool: Pool, coupon_id: int, claims: Sequence[Claim], deadline: Deadline | None) -> None:
+        self._pool = pool
+        self._coupon_id = coupon_id
+        self._claims = claims
+        self._codes = [new_code() for _ in claims]
+        self._deadline = deadline
+        self.attempts: dict[int, Attempt] = {}
 
-def _read(row: Row | None) -> Attempt:
-    if row is None:
-        return Attempt(Outcome.COUPON_NOT_FOUND)
-    outcome = Outcome(row["verdict"])
-    if outcome is Outcome.NOT_OPEN:
-        return Attempt(outcome, None, row["opens_at"], (row["opens_at"] - row["now"]).total_seconds())
-    if outcome in (Outcome.ISSUED, Outcome.REPLAYED, Outcome.ALREADY_ISSUED):
-        return Attempt(outcome, Issuance.from_row(row))
-    return Attempt(outcome)
+    def go_on(self, statement: LiteralString) -> None:
+        """Ask until every claim has its answer.
+
+        It ends: what is asked again is asked because somebody else took pieces, and those run out.
+        """
+        while open_claims := [number for number in range(len(self._claims)) if number not in self.attempts]:
+            try:
+                self._note(open_claims, self._ask(statement, open_claims))
+            except ConstraintViolated as refusal:
+                if refusal.constraint != _NO_PIECE_LEFT:
+                    raise
+                if len(open_claims) == 1:
+                    self.attempts[open_claims[0]] = Attempt(Outcome.SOLD_OUT)
+
+    def _note(self, asked: Sequence[int], rows: Mapping[int, Row]) -> None:
+        if not rows:
+            self.attempts |= dict.fromkeys(asked, Attempt(Outcome.COUPON_NOT_FOUND))
+        lost = [number for number, row in rows.items() if row["verdict"] == _LOST_TO_TWIN]
+        for number, row in rows.items():
+            # One that lost to its twin has left a piece for one that came too late: that one asks again.
+            if row["verdict"] not in (_LOST_TO_TWIN, _TOO_LATE):
+                self.attempts[number] = self._read(number, row)
+            elif row["verdict"] == _TOO_LATE and not lost:
+                self.attempts[number] = Attempt(Outcome.SOLD_OUT)
+        if lost:
+            for number, row in self._ask(LOOK, lost).items():
+                if row["verdict"] == Outcome.ISSUED:
+                    # No twin and no such key: the new code exists already, at a chance of 2^-99.
+                    raise Unavailable()
+                self.attempts[number] = self._read(number, row)
+
+    def _ask(self, statement: LiteralString, numbers: Sequence[int]) -> dict[int, Row]:
+        params = {
+            "coupon_id": self._coupon_id,
+            "users": [self._claims[number].user_id for number in numbers],
+            "keys": [self._claims[number].key for number in numbers],
+            "codes": [self._codes[number] for number in numbers],
+        }
+        timeout_s = self._deadline.remaining_s() if self._deadline is not None else None
+        rows = self._pool.fetch_all(statement, params, timeout_s=timeout_s)
+        return {numbers[row["n"] - 1]: row for row in rows}
+
+    def _read(self, number: int, row: Row) -> Attempt:
+        outcome = Outcome(row["verdict"])
+        if outcome is Outcome.NOT_OPEN:
+            return Attempt(outcome, None, row["opens_at"], (row["opens_at"] - row["now"]).total_seconds())
+        if outcome not in (Outcome.ISSUED, Outcome.REPLAYED, Outcome.ALREADY_ISSUED):
+            return Attempt(outcome)
+        issuance = Issuance.from_row(row)
+        # Our own code: committed, although the answer was lost.
+        return Attempt(Outcome.ISSUED if issuance.code == self._codes[number] else outcome, issuance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from flask import Flask, Request, Response, request
@@ -23,9 +24,11 @@ from couponapp.errors import (
 )
 from couponapp.guards.breaker import CircuitBreaker, Rules, StateLog
 from couponapp.guards.bulkhead import Bulkhead
+from couponapp.guards.deadline import Deadline
 from couponapp.guards.limits import RateLimits, Rates, headers_of
 from couponapp.guards.strategy import standing
 from couponapp.issuing.catalogue import Catalogue
+from couponapp.issuing.issue import Attempt, Claim, issue_together
 from couponapp.issuing.sold_out import SoldOut
 from couponapp.settings import Settings
 from couponapp.storage.pool import Pool, Timeouts
@@ -46,8 +49,9 @@ PING_TIMEOUT_S = 0.2
 
 # Share of the deadline that an attempt must still have when its turn comes.
 RESERVE = 0.3
-# More than a process serves within any sensible deadline.
-MAX_WAITING = 1000
+# So many users in one statement cost little more than one (docs/decisions/0020), and what fails or
+# waits for a lock fails or waits for no more than these.
+MAX_TOGETHER = 50
 
 
 def create_app(config: Settings | None = None) -> Flask:
@@ -103,11 +107,18 @@ class SessionOfPages(SecureCookieSessionInterface):
 def _make_parts(config: Settings) -> Parts:
     timeouts = Timeouts.within(config.deadline_ms)
     rates = Rates(config.limit_user, config.limit_global, config.limit_process, config.limit_address)
-    read_pool = Pool(config.database_url, name="read", max_size=config.pool_read, timeouts=timeouts)
+    issue_pool = Pool(config.database_url, name="issue", max_size=config.pool_issue, timeouts=timeouts)
+    read_pool = Pool(
+        config.database_url,
+        name="read",
+        max_size=config.pool_read,
+        timeouts=timeouts,
+        max_waiting=config.queue_read,
+    )
     return Parts(
         settings=config,
         identity=Identity(verifier(config), config.cookie_name),
-        issue_pool=Pool(config.database_url, name="issue", max_size=config.pool_issue, timeouts=timeouts),
+        issue_pool=issue_pool,
         read_pool=read_pool,
         catalogue=Catalogue(read_pool),
         sold_out=SoldOut(read_pool),
@@ -120,12 +131,24 @@ def _make_parts(config: Settings) -> Parts:
         breaker=CircuitBreaker(
             "issue", is_failure=speaks_against_postgresql, rules=_breaker_rules(config), listeners=[StateLog()]
         ),
-        bulkhead=Bulkhead(
-            config.pool_issue,  # as many as connections: nobody who has one waits for the other
-            max_waiting=MAX_WAITING,
-            reserve_s=RESERVE * config.deadline_ms / 1000,
-        ),
+        bulkhead=_bulkhead(config, issue_pool),
         redis=connect(config.redis_url, timeout_s=PING_TIMEOUT_S),
+    )
+
+
+def _bulkhead(config: Settings, pool: Pool) -> Bulkhead[tuple[int, Claim], Attempt]:
+    def serve(asked: Sequence[tuple[int, Claim]], timeout_s: float) -> list[Attempt]:
+        coupon_id = asked[0][0]
+        return issue_together(pool, coupon_id, [claim for _, claim in asked], deadline=Deadline(timeout_s))
+
+    return Bulkhead(
+        serve,
+        places=config.pool_issue,  # as many as connections: nobody who has one waits for the other
+        max_waiting=config.queue_issue,
+        reserve_s=RESERVE * config.deadline_ms / 1000,
+        same=lambda asked: asked[0],
+        only_once=lambda asked: asked[1].user_id,
+        max_group=MAX_TOGETHER,
     )
 
 

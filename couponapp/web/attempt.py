@@ -11,7 +11,7 @@ from couponapp import metrics
 from couponapp.errors import CouponAppError
 from couponapp.guards.deadline import Deadline
 from couponapp.issuing.catalogue import Coupon, Status
-from couponapp.issuing.issue import Attempt, Outcome, issue
+from couponapp.issuing.issue import Attempt, Claim, Outcome
 from couponapp.web import inputs
 from couponapp.web.parts import Parts
 
@@ -45,9 +45,8 @@ def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, *, key: str |
             # statement tells it, and an early click is not counted.
             if coupon.has_surely_opened(mono_s):
                 service.limits.check(user_id, address)
-            with service.breaker.calling() as call, service.bulkhead.place(deadline):
-                call.begin()
-                attempt = issue(service.issue_pool, coupon.id, user_id, key, deadline=deadline)
+            with service.breaker.calling() as call:
+                attempt = service.bulkhead.ask((coupon.id, Claim(user_id, key)), deadline, begins=call.begin)
         code = attempt.outcome.value
         return attempt
     except CouponAppError as error:

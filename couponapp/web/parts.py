@@ -12,6 +12,7 @@ from couponapp.guards.breaker import CircuitBreaker
 from couponapp.guards.bulkhead import Bulkhead
 from couponapp.guards.limits import RateLimits
 from couponapp.issuing.catalogue import Catalogue
+from couponapp.issuing.issue import Attempt, Claim
 from couponapp.issuing.sold_out import SoldOut
 from couponapp.settings import Settings
 from couponapp.storage.pool import Pool
@@ -32,7 +33,7 @@ class Parts:
     sold_out: SoldOut
     limits: RateLimits
     breaker: CircuitBreaker
-    bulkhead: Bulkhead
+    bulkhead: Bulkhead[tuple[int, Claim], Attempt]
     redis: Redis
 
     @property

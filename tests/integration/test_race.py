@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import LiteralString
 from zoneinfo import ZoneInfo
 
+import psycopg
 import pytest
 from redis import Redis
 from rq.worker import SimpleWorker
@@ -20,30 +22,31 @@ from couponapp.notifying.outbox import Notice
 from couponapp.notifying.relay import QUEUE_NAME, Relay
 from couponapp.storage.pool import Pool
 from tests.race import CONNECTIONS, judge, race
+from tests.servers import wait_until
 
 NewCoupon = Callable[..., int]
 
 # The wrong variants share our snapshot and our answer and differ in the writing part only.
 _SEEN: LiteralString = f"WITH seen AS MATERIALIZED ({ours._SEEN}),"
-_ANSWER: LiteralString = ours.ISSUE[ours.ISSUE.index("SELECT seen.coupon_id") :]
-_RETURNING: LiteralString = "RETURNING id, coupon_id, user_id, code, issued_at, expires_at"
+_ANSWER: LiteralString = ours.ISSUE[ours.ISSUE.index("SELECT seen.n, seen.coupon_id") :]
+_RETURNING: LiteralString = "RETURNING id, user_id, code, issued_at, expires_at"
 _TOLD: LiteralString = "told AS (INSERT INTO outbox (kind, issuance_id) SELECT 'issuance.issued', id FROM issued)"
 _UPDATE_FIRST: LiteralString = """
 reserved AS (
     UPDATE coupon_stock AS s SET remaining = s.remaining - 1
     FROM seen
     WHERE s.coupon_id = seen.coupon_id AND s.lane = 0 AND s.remaining > 0 AND seen.verdict = 'ISSUED' {and_not_held}
-    RETURNING s.coupon_id, seen.valid_days
+    RETURNING s.coupon_id, seen.asker, seen.new_code, seen.key, seen.valid_days
 ),
 issued AS (
     INSERT INTO issuances (coupon_id, user_id, code, idempotency_key, expires_at)
-    SELECT coupon_id, %(user_id)s, %(code)s, %(key)s, now() + make_interval(days => valid_days) FROM reserved
+    SELECT coupon_id, asker, new_code, key, now() + make_interval(days => valid_days) FROM reserved
     ON CONFLICT DO NOTHING
     {returning}
 ),
 """
 _NOT_HELD: LiteralString = """
-    AND NOT EXISTS (SELECT FROM issuances i WHERE i.coupon_id = s.coupon_id AND i.user_id = %(user_id)s)
+    AND NOT EXISTS (SELECT FROM issuances i WHERE i.coupon_id = s.coupon_id AND i.user_id = seen.asker)
 """
 
 UPDATE_THEN_INSERT_THAT_DOES_NOTHING: LiteralString = (
@@ -53,6 +56,11 @@ UPDATE_THAT_LOOKS_FOR_THE_ISSUANCE: LiteralString = (
     _SEEN + _UPDATE_FIRST.format(and_not_held=_NOT_HELD, returning=_RETURNING) + _TOLD + _ANSWER
 )
 INSERT_THAT_STAYS_WHEN_NO_PIECE_IS_LEFT: LiteralString = ours.ISSUE.replace(
+    "CASE WHEN reserved.coupon_id IS NOT NULL THEN issued.id END", "issued.id"
+)
+# What is wrong only where several users are served at once.
+ONE_PIECE_FOR_ALL_OF_THEM: LiteralString = ours.ISSUE.replace("s.remaining - taken.pieces", "s.remaining - 1")
+MORE_USERS_THAN_PIECES: LiteralString = ours.ISSUE.replace(" AND place <= remaining", "").replace(
     "CASE WHEN reserved.coupon_id IS NOT NULL THEN issued.id END", "issued.id"
 )
 
@@ -135,6 +143,95 @@ def test_the_race_catches_each_losing_statement(
     coupon_id = new_coupon(total=stock)
     told = race(racing_pool, database_url, coupon_id, calls_of(users, each), statement=statement)
     assert any(what in one for one in judge(racing_pool, coupon_id, stock, told))
+
+
+@pytest.mark.parametrize(
+    ("stock", "users", "each"), [(1, 50, 1), (10, 300, 3), (100, 300, 3), (150, 100, 5), (1000, 200, 3)]
+)
+def test_the_race_ends_as_well_where_each_statement_serves_several_users(
+    racing_pool: Pool, database_url: str, new_coupon: NewCoupon, stock: int, users: int, each: int
+) -> None:
+    coupon_id = new_coupon(total=stock)
+    told = race(racing_pool, database_url, coupon_id, mixed(users, each), together=8)
+    assert judge(racing_pool, coupon_id, stock, told) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "stock", "what"),
+    [(ONE_PIECE_FOR_ALL_OF_THEM, 500, "are not the total of 500"), (MORE_USERS_THAN_PIECES, 20, "issued of 20")],
+)
+def test_that_race_catches_what_is_wrong_for_several_users(
+    racing_pool: Pool, database_url: str, new_coupon: NewCoupon, statement: LiteralString, stock: int, what: str
+) -> None:
+    coupon_id = new_coupon(total=stock)
+    told = race(racing_pool, database_url, coupon_id, mixed(100, 3), together=8, statement=statement)
+    assert any(what in one for one in judge(racing_pool, coupon_id, stock, told))
+
+
+def mixed(users: int, each: int) -> list[str]:
+    """Every user's calls in different groups, in a different order in each."""
+    chance = random.Random(20261123)
+    calls = []
+    for _ in range(each):
+        round_of_all = [f"user-{number}" for number in range(users)]
+        chance.shuffle(round_of_all)
+        calls += round_of_all
+    return calls
+
+
+IN_THE_ORDER_OF_THEIR_COMING: LiteralString = ours.ISSUE.replace('ORDER BY asker COLLATE "C"', "")
+
+
+@pytest.mark.parametrize(("statement", "deadlocks"), [(ours.ISSUE, 0), (IN_THE_ORDER_OF_THEIR_COMING, 1)])
+def test_two_statements_with_the_same_users_in_opposite_order_wait_for_each_other_but_not_in_a_circle(
+    racing_pool: Pool,
+    pool: Pool,
+    new_coupon: NewCoupon,
+    database_url: str,
+    statement: LiteralString,
+    deadlocks: int,
+) -> None:
+    coupon_id, users = new_coupon(total=1000), [ours.Claim(f"user-{number:02}") for number in range(40)]
+    with psycopg.connect(database_url) as stranger, ThreadPoolExecutor(2) as executor:
+        # In the middle of both ways, so that each has gone half of its way when the stranger steps aside.
+        stranger.execute(
+            ours.ISSUE.encode(), {"coupon_id": coupon_id, "users": ["user-20"], "keys": [None], "codes": ["X" * 20]}
+        )
+        both = [
+            executor.submit(ours.issue_together, racing_pool, coupon_id, claims, statement=statement)
+            for claims in (users, list(reversed(users)))
+        ]
+        waits = (
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        wait_until(lambda: (pool.fetch_one(waits) or {})["n"] == 2, timeout_s=20, what="both wait")
+        stranger.rollback()
+        failed = [one.exception(60) for one in both]
+    assert sum(error is not None for error in failed) == deadlocks
+    if not deadlocks:
+        outcomes = Counter(attempt.outcome for one in both for attempt in one.result())
+        assert outcomes == {ours.Outcome.ISSUED: 40, ours.Outcome.ALREADY_ISSUED: 40}
+
+
+def test_a_user_who_is_twice_in_one_statement_gets_one(pool: Pool, new_coupon: NewCoupon) -> None:
+    attempts = ours.issue_together(pool, new_coupon(total=5), [ours.Claim("kim"), ours.Claim("lee"), ours.Claim("kim")])
+    assert [attempt.outcome for attempt in attempts] == [
+        ours.Outcome.ISSUED,
+        ours.Outcome.ISSUED,
+        ours.Outcome.ALREADY_ISSUED,
+    ]
+
+
+def test_the_last_pieces_go_to_those_who_came_first_and_a_holder_among_them_is_told_so(
+    pool: Pool, new_coupon: NewCoupon
+) -> None:
+    coupon_id = new_coupon(total=3)
+    ours.issue(pool, coupon_id, "holder")
+    names = ["kim", "holder", "lee", "park", "choi"]
+    attempts = ours.issue_together(pool, coupon_id, [ours.Claim(name) for name in names])
+    assert [attempt.outcome.value for attempt in attempts] == [
+        "ISSUED", "ALREADY_ISSUED", "ISSUED", "SOLD_OUT", "SOLD_OUT"
+    ]  # fmt: skip
 
 
 def test_twins_with_one_key_get_the_same_issuance(racing_pool: Pool, database_url: str, new_coupon: NewCoupon) -> None:

@@ -68,7 +68,7 @@ def test_a_race_lost_at_the_last_piece_costs_one_round_trip_and_to_ones_twin_two
             # The winner has its piece and has not committed yet: the loser saw a piece and waits.
             other.execute(
                 ISSUE.encode(),
-                {"coupon_id": coupon_id, "user_id": winner, "key": None, "code": f"CODE-OF-THE-WINNER-{winner}"},
+                {"coupon_id": coupon_id, "users": [winner], "keys": [None], "codes": [f"CODE-OF-THE-WINNER-{winner}"]},
             )
             before = relay.round_trips
             loser = executor.submit(issue, relayed_pool, coupon_id, "kim")

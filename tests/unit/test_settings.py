@@ -121,6 +121,8 @@ BAD_VALUES: dict[str, list[str]] = {
     "COUPON_BREAKER_SLOW_MS": ["-1", "60001"],
     "COUPON_BREAKER_SLOW_RATE": ["0", "101"],
     "COUPON_POOL_ISSUE": ["0", "101"],
+    "COUPON_QUEUE_ISSUE": ["0", "10001"],
+    "COUPON_QUEUE_READ": ["0", "10001"],
     "COUPON_POOL_READ": ["0", "x"],
     "COUPON_TRUSTED_PROXIES": ["-1", "11", "*"],
     "COUPON_ALLOWED_HOSTS": [",", ".", "*", "http://host", "host:80", "a b", "host/"],
