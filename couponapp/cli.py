@@ -7,6 +7,7 @@ import functools
 import json
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
@@ -247,9 +248,15 @@ def _print_table(rows: Iterable[dict[str, Any]]) -> None:
         click.echo("no coupons")
         return
     head = list(next(iter(rows)).keys())
-    widths = [max(len(line[column]) for line in [head, *cells]) for column in range(len(head))]
+    widths = [max(_columns(line[column]) for line in [head, *cells]) for column in range(len(head))]
     for line in [head, *cells]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        padded = (cell + " " * (width - _columns(cell)) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def _columns(text: str) -> int:
+    """How wide a terminal shows it: Korean letters take two columns each."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def _shower() -> Callable[[Any], Any]:

@@ -76,6 +76,10 @@ class Coupon:
         """How old this is at the most, at a moment of the monotonic clock, in seconds."""
         return mono_s - self.asked_mono_s
 
+    def is_stale(self, mono_s: float) -> bool:
+        """Older than it would be while PostgreSQL answers."""
+        return self.age_s(mono_s) > MAX_AGE_S
+
     def status(self, mono_s: float) -> Status:
         """What a visitor would see at a moment of the monotonic clock, in seconds."""
         now = self.now(mono_s)

@@ -89,16 +89,18 @@ def my_coupon(issuance_id: str) -> Response:
 
 def coupon_json(coupon: Coupon) -> dict[str, Any]:
     """A coupon as the API shows it."""
+    mono_s = parts().catalogue.mono_s()
     return {
         "couponId": coupon.id,
         "name": coupon.name,
-        "status": coupon.status(parts().catalogue.mono_s()).value,
+        "status": coupon.status(mono_s).value,
         "total": coupon.total,
         "remaining": coupon.remaining,
         "opensAt": timestamp(coupon.opens_at),
         "closesAt": timestamp(coupon.closes_at),
         "validDays": coupon.valid_days,
         "asOf": timestamp(coupon.read_at),
+        "stale": coupon.is_stale(mono_s),
     }
 
 

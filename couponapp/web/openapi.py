@@ -73,6 +73,7 @@ _COUPON = _object(
     closesAt=_TIME,
     validDays={"type": "integer", "minimum": 1},
     asOf={**_TIME, "description": "When the database showed this, by its own clock."},
+    stale={"type": "boolean", "description": "Older than a second: PostgreSQL does not answer at the moment."},
 )
 
 _ISSUANCE = _object(

@@ -29,6 +29,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "details": ("자세히 보기", "Details"),
     "remaining": ("남은 수량", "Remaining"),
     "of": ("/", "of"),
+    "stale": ("잠시 전 수량입니다.", "As of a moment ago."),
     "opens_at": ("시작", "Opens"),
     "closes_at": ("종료", "Closes"),
     "valid": ("유효 기간", "Valid for"),

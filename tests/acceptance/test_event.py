@@ -127,7 +127,7 @@ def test_a_pause_reaches_every_process_within_a_second_and_so_does_a_restock(
     wait_until(lambda: seen_by_all("PAUSED", 1000), timeout_s=5, what="the pause is seen everywhere")
     coupons.resume(pool, coupon_id)
     coupons.restock(pool, coupon_id, 5)
-    assert web.request("POST", f"{path}/issue", token=token_of("lee")).code == "ISSUED"
     wait_until(lambda: seen_by_all("OPEN", 1005), timeout_s=5, what="the restock is seen everywhere")
+    assert web.request("POST", f"{path}/issue", token=token_of("lee")).code == "ISSUED"
     coupons.close(pool, coupon_id)
     assert web.request("POST", f"{path}/issue", token=token_of("park")).code == "CLOSED"

@@ -277,6 +277,7 @@ def test_the_countdown_runs_to_the_opening_and_then_says_so(open_page: OpenPage,
     page.clock.fast_forward("01:00:00")
     expect(page.get_by_text("지금 받을 수 있습니다!")).to_be_visible()
     expect(timer).to_be_hidden()
+    expect(page.locator(".badge")).to_have_text("진행 중")
 
 
 def test_without_javascript_the_opening_is_told_as_a_time(
@@ -524,6 +525,9 @@ def test_when_the_database_is_gone_the_click_and_the_pages_say_so(
             postgres.end()
             page.get_by_role("button", name="쿠폰 받기").click()
             notice(page, "서비스 장애 발생. 잠시 후 다시 시도해주세요.")
+            # The coupon is still shown, with its button, as it was a moment ago.
+            expect(page.get_by_text("잠시 전 수량입니다.")).to_be_visible()
+            expect(page.get_by_role("button", name="쿠폰 받기")).to_be_enabled()
             response = page.goto("/my-coupons")
             assert response is not None
             assert response.status == 503

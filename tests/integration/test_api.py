@@ -167,6 +167,7 @@ def test_a_coupon_is_public_and_tells_what_is_left(client: FlaskClient, new_coup
         "total": 5,
         "remaining": 4,
         "validDays": 30,
+        "stale": False,
     }
 
 

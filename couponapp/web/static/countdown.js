@@ -13,7 +13,11 @@
       `${two(Math.floor(left / 3600) % 24)}:${two(Math.floor(left / 60) % 60)}:${two(left % 60)}`;
     line.hidden = left === 0;
     document.querySelector(".opened").hidden = left > 0;
-    if (left === 0) clearInterval(timer);
+    if (left > 0) return;
+    clearInterval(timer);
+    const badge = document.querySelector(".badge");
+    badge.textContent = badge.dataset.open;
+    badge.classList.replace("badge-scheduled", "badge-open");
   };
   const timer = setInterval(tick, 250);
   tick();
