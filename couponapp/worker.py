@@ -34,6 +34,8 @@ END_TIMEOUT_S = 8.0
 DATABASE_DEADLINE_MS = 5_000
 REDIS_TIMEOUT_S = 2.0
 WORKER_TTL_S = 30
+DEQUEUE_TIMEOUT_S = 2
+SILENT_TIMEOUT_S = 4
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,12 +98,30 @@ def _run_relay(config: Settings) -> int:
 def _run_jobs(config: Settings) -> int:
     channel = FileChannel(config.notify_dir, config.time_zone)
     jobs.configure(jobs.Delivery(_pool(config, "jobs"), channel))
-    # No fork per job: a send is short, and its failure harms nothing but its own job.
     redis = connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S)
-    # RQ lengthens the read time-out to what this makes it wait: a Redis that has gone silent is
-    # noticed after that long.
-    SimpleWorker([QUEUE_NAME], connection=redis, worker_ttl=WORKER_TTL_S).work(logging_level=None)
+    JobWorker([QUEUE_NAME], connection=redis, worker_ttl=WORKER_TTL_S).work(logging_level=None)
     return 0
+
+
+class JobWorker(SimpleWorker):
+    """Takes jobs from the queue. No fork per job: a send is short, and its failure harms nothing else.
+
+    It waits for a job in short turns. RQ reads every answer with the time-out of the longest wait,
+    and meets several connections in turn when a master has frozen: 25 s for each of them.
+    """
+
+    # Between two tries while Redis is away; RQ's own grows to a minute.
+    max_connection_wait_time = 5.0
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """Seconds that one turn lasts."""
+        return DEQUEUE_TIMEOUT_S
+
+    @property
+    def connection_timeout(self) -> int:
+        """Seconds after which a Redis that does not answer is given up; longer than a turn."""
+        return SILENT_TIMEOUT_S
 
 
 def _pool(config: Settings, name: str) -> Pool:

@@ -53,10 +53,14 @@ class Server:
             execute: Any = client.execute_command
             return execute(*words)
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
+    def freeze(self) -> None:
         """It keeps all its connections, takes new ones, and answers nothing."""
         self.process.send_signal(signal.SIGSTOP)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Frozen for a while."""
+        self.freeze()
         try:
             yield
         finally:

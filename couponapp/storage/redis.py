@@ -7,7 +7,9 @@ docs/decisions/0017-redis-addresses.md.
 from __future__ import annotations
 
 import abc
+import threading
 import time
+from concurrent.futures import Future
 from typing import Any
 
 from redis import ConnectionPool, Redis
@@ -107,13 +109,16 @@ class _Finder(abc.ABC):
     """Asks one server after the other where the wanted one is; for redis-py's pool it is a `Sentinel`.
 
     Each may take half of `timeout_s`, so that one that is frozen does not stop the others, and
-    after `timeout_s` no more are asked. Who has not answered is asked last the next time.
+    after `timeout_s` no more are asked. Who has not answered is asked last the next time. Of a
+    crowd that has lost its connections at once, one asks for all.
     """
 
     def __init__(self, servers: tuple[Address, ...], login: Credentials, timeout_s: float) -> None:
         self._login = _login(login)
         self._timeout_s = timeout_s
         self._witnesses = {server: self._witness(server) for server in servers}
+        self._lock = threading.Lock()
+        self._search: Future[Address] | None = None
 
     def discover_master(self, service_name: str) -> Address:
         """Where to connect to; redis-py's pool asks this for each new connection.
@@ -121,6 +126,24 @@ class _Finder(abc.ABC):
         Raises:
             redis.sentinel.MasterNotFoundError: a `redis.ConnectionError`; nobody knows.
         """
+        with self._lock:
+            search, mine = self._search, self._search is None
+            if search is None:
+                search = self._search = Future()
+        if mine:
+            try:
+                search.set_result(self._ask_around(service_name))
+            except BaseException as error:
+                search.set_exception(error)
+                raise
+            finally:
+                self._search = None
+        try:
+            return search.result(2 * self._timeout_s)
+        except Exception as error:
+            raise MasterNotFoundError(str(error)) from error
+
+    def _ask_around(self, service_name: str) -> Address:
         give_up_s = time.monotonic() + self._timeout_s
         told = "nobody was asked"
         for server, witness in tuple(self._witnesses.items()):

@@ -240,13 +240,35 @@ def test_what_an_address_says_about_waiting_does_not_count(services: dict[str, S
 
 
 def test_one_frozen_sentinel_does_not_stop_the_others_and_is_asked_last_the_next_time(watched: Watched) -> None:
-    client = connect(watched.url(), timeout_s=4)
+    client = connect(watched.url(), timeout_s=6)
     with watched.sentinels[0].frozen():
         client.ping()
         client.connection_pool.disconnect()
         began = time.monotonic()
         client.ping()
-        assert time.monotonic() - began < 2  # what each Sentinel is given
+        assert time.monotonic() - began < 3  # what each Sentinel is given
+
+
+def test_of_a_crowd_that_looks_for_the_master_at_once_one_asks_for_all(watched: Watched) -> None:
+    client = connect(watched.url(), timeout_s=20)
+    started: list[None] = []
+
+    def ping() -> bool:
+        started.append(None)
+        return bool(client.ping())
+
+    before = sum(map(connections_so_far, watched.sentinels))
+    with ThreadPoolExecutor(CROWD) as executor:
+        with watched.sentinels[0].frozen(), watched.sentinels[1].frozen():
+            pings = [executor.submit(ping) for _ in range(CROWD)]
+            wait_until(lambda: len(started) == CROWD, timeout_s=10, what="all have begun")
+        assert all(ping.result(30) for ping in pings)
+    # Not exactly one: who begins after the answer asks again, and so does this test.
+    assert sum(map(connections_so_far, watched.sentinels)) - before < CROWD / 2
+
+
+def connections_so_far(server: Server) -> int:
+    return int(server.ask("INFO", "stats")["total_connections_received"])
 
 
 def test_these_tests_catch_the_librarys_own_clients(services: dict[str, Service]) -> None:
@@ -263,7 +285,7 @@ def test_these_tests_catch_the_librarys_own_clients(services: dict[str, Service]
     with ExitStack() as stack:
         for server in cluster.all:
             stack.enter_context(server.frozen())
-        assert slowest_of_a_crowd(count, Exception, size=15) > BOUND_S
+        assert slowest_of_a_crowd(count, Exception, size=10) > BOUND_S
 
 
 # Failing over
@@ -274,11 +296,12 @@ def test_after_the_master_is_killed_the_same_client_uses_the_promoted_one(watche
     count()
     old = watched.master
     old.kill()
-    assert not works(count)
     new = watched.wait_for_another_master(old)
     wait_until(lambda: works(count), timeout_s=FAILOVER_TIMEOUT_S, what="the same client counts again")
     counted = count()
     assert new.ask("GET", KEY) == str(counted)
+    # The negative control: an address of one server.
+    assert not works(connect(old.url, timeout_s=2).ping)
 
 
 def test_a_master_that_thaws_after_the_failover_is_not_counted_on(watched: Watched) -> None:
@@ -310,7 +333,6 @@ def test_after_the_slots_owner_is_killed_the_same_client_uses_the_promoted_one(c
     count = counting(connect(cluster.url, timeout_s=2))
     count()
     cluster.owner.kill()
-    assert not works(count)
     wait_until(lambda: works(count), timeout_s=FAILOVER_TIMEOUT_S, what="the same client counts again")
     assert cluster.replica.role == "master"
 

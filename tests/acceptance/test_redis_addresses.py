@@ -1,0 +1,87 @@
+"""The service on Redis behind Sentinels and on a cluster: real processes, a killed master."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from couponapp.issuing.issue import issue
+from couponapp.storage.pool import Pool
+from tests.servers import ROOT, Web, running_web, running_worker, service_environ, wait_until
+from tests.valkeys import FAILOVER_TIMEOUT_S, Server, watched_valkeys
+
+NewCoupon = Callable[..., int]
+DELIVERED_TIMEOUT_S = 60.0
+
+
+def deliver(pool: Pool, coupon_id: int, directory: Path, *users: str) -> None:
+    """Issue to these users, and wait until each of them has been sent a message."""
+    before = len(messages(directory))
+    for user in users:
+        assert issue(pool, coupon_id, user).issuance is not None
+    wait_until(
+        lambda: len(messages(directory)) == before + len(users),
+        timeout_s=DELIVERED_TIMEOUT_S,
+        what=f"messages to {', '.join(users)}",
+    )
+
+
+def messages(directory: Path) -> list[Path]:
+    return list((directory / "notifications").glob("*"))
+
+
+@pytest.mark.parametrize("lose", [Server.kill, Server.freeze])
+def test_the_worker_goes_on_with_the_promoted_master(
+    tmp_path: Path, database_url: str, pool: Pool, new_coupon: NewCoupon, lose: Callable[[Server], None]
+) -> None:
+    coupon_id = new_coupon(total=100)
+    with watched_valkeys(tmp_path) as watched:
+        # What was queued and not yet replicated comes back when its lease ends.
+        environ = service_environ(database_url, watched.url(), COUPON_NOTIFY_LEASE_S="5")
+        with running_worker(tmp_path, environ) as worker:
+            deliver(pool, coupon_id, tmp_path, "before")
+            old = watched.master
+            lose(old)
+            watched.wait_for_another_master(old)
+            deliver(pool, coupon_id, tmp_path, "after-1", "after-2", "after-3")
+            assert worker.poll() is None
+
+
+def test_the_worker_does_not_start_on_a_cluster_and_says_so_in_one_line(database_url: str) -> None:
+    environ = service_environ(database_url, "redis+cluster://:hush@127.0.0.1:1/")
+    command = [sys.executable, "-m", "couponapp.worker"]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "couponapp: COUPON_RQ_URL is not set, and REDIS_URL is a cluster, on which RQ does not run\n"
+    )
+
+
+def test_with_the_limits_on_a_cluster_the_worker_uses_a_redis_of_its_own(
+    tmp_path: Path, database_url: str, redis_url: str, pool: Pool, new_coupon: NewCoupon
+) -> None:
+    environ = service_environ(database_url, "redis+cluster://127.0.0.1:1/", COUPON_RQ_URL=redis_url)
+    with running_worker(tmp_path, environ):
+        deliver(pool, new_coupon(), tmp_path, "kim")
+
+
+def test_a_web_server_finds_the_promoted_master(tmp_path: Path, database_url: str) -> None:
+    with (
+        watched_valkeys(tmp_path) as watched,
+        running_web(tmp_path, service_environ(database_url, watched.url())) as web,
+    ):
+        wait_until(lambda: told_redis(web) == "up", timeout_s=10, what="Redis is up")
+        old = watched.master
+        old.kill()
+        watched.wait_for_another_master(old)
+        wait_until(lambda: told_redis(web) == "up", timeout_s=FAILOVER_TIMEOUT_S, what="Redis is up again")
+
+
+def told_redis(web: Web) -> str:
+    answer = web.request("GET", "/readyz")
+    assert answer.status == 200
+    return str(answer.json["data"]["redis"])
