@@ -81,7 +81,7 @@ def _found_server(group: Group, timeout_s: float) -> Redis:
     pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]  # redis-py has types for a part of itself
         group.service or HASH_TAG,
         _Sentinels(group, timeout_s) if group.service else _ClusterNodes(group, timeout_s),
-        connection_class=SentinelManagedConnection if group.service else _OwnerConnection,
+        connection_class=_FoundConnection,
         db=group.database,
         **_login(group.login),
         **_options(timeout_s),
@@ -210,10 +210,13 @@ def _node(node: Any, asked: Address) -> Address:
     return str_if_bytes(node[0] or b"") or asked[0], int(node[1])
 
 
-class _OwnerConnection(SentinelManagedConnection):
-    """A connection to the node that owned the slot when it was made."""
+class _FoundConnection(SentinelManagedConnection):
+    """A connection to the server that was found when it was made."""
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        # Unlike its parent's, which leaves the answer to the next command when a signal or a
+        # time-out of the caller breaks off a read.
+        kwargs.setdefault("disconnect_on_error", True)
         try:
             return super().read_response(*args, **kwargs)
         except MovedError as error:

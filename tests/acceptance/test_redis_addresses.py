@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from couponapp.issuing.issue import issue
 from couponapp.storage.pool import Pool
 from tests.servers import ROOT, Web, running_web, running_worker, service_environ, wait_until
-from tests.valkeys import FAILOVER_TIMEOUT_S, Server, watched_valkeys
+from tests.valkeys import FAILOVER_TIMEOUT_S, Server, cluster_of_valkeys, watched_valkeys
 
 NewCoupon = Callable[..., int]
 DELIVERED_TIMEOUT_S = 60.0
@@ -69,16 +72,54 @@ def test_with_the_limits_on_a_cluster_the_worker_uses_a_redis_of_its_own(
         deliver(pool, new_coupon(), tmp_path, "kim")
 
 
-def test_a_web_server_finds_the_promoted_master(tmp_path: Path, database_url: str) -> None:
+@contextmanager
+def behind_sentinels(directory: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+    """An address, and what makes it fail over."""
+    with watched_valkeys(directory) as watched:
+        yield watched.url(), watched.master.kill
+
+
+@contextmanager
+def in_a_cluster(directory: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+    """An address, and what makes it fail over."""
+    with cluster_of_valkeys(directory) as cluster:
+        yield cluster.url, cluster.owner.kill
+
+
+@pytest.mark.parametrize("servers", [behind_sentinels, in_a_cluster])
+def test_web_processes_count_together_again_after_a_failover_and_nobody_sees_an_error(
+    tmp_path: Path,
+    database_url: str,
+    new_coupon: NewCoupon,
+    token_of: Callable[[str], str],
+    servers: Callable[[Path], AbstractContextManager[tuple[str, Callable[[], object]]]],
+) -> None:
+    path = f"/api/v1/coupons/{new_coupon(total=100_000)}/issue"
+    users, seen = itertools.count(), set[int]()
     with (
-        watched_valkeys(tmp_path) as watched,
-        running_web(tmp_path, service_environ(database_url, watched.url())) as web,
+        servers(tmp_path) as (url, lose),
+        running_web(tmp_path, service_environ(database_url, url, COUPON_LIMIT_USER="3/hour")) as web,
     ):
-        wait_until(lambda: told_redis(web) == "up", timeout_s=10, what="Redis is up")
-        old = watched.master
-        old.kill()
-        watched.wait_for_another_master(old)
-        wait_until(lambda: told_redis(web) == "up", timeout_s=FAILOVER_TIMEOUT_S, what="Redis is up again")
+
+        def counted_together() -> bool:
+            """Three attempts of a new user in all, whichever process they meet."""
+            token = token_of(f"user-{next(users)}")
+            statuses = [web.request("POST", path, token=token).status for _ in range(8)]
+            seen.update(statuses)
+            return statuses == [201, 409, 409, 429, 429, 429, 429, 429] and counting_together(web) == 2
+
+        wait_until(counted_together, timeout_s=30, what="both processes count in Redis")
+        lose()
+        counted_together()
+        wait_until(counted_together, timeout_s=FAILOVER_TIMEOUT_S, what="both processes count in Redis again")
+        wait_until(lambda: told_redis(web) == "up", timeout_s=10, what="the probe tells it")
+    assert seen == {201, 409, 429}
+
+
+def counting_together(web: Web) -> int:
+    text = web.request("GET", "/metrics").body.decode()
+    (number,) = re.findall(r"^coupon_limits_shared_processes{.*} ([0-9.]+)$", text, re.MULTILINE) or ["0"]
+    return int(float(number))
 
 
 def told_redis(web: Web) -> str:

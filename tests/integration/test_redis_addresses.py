@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -201,6 +203,29 @@ def test_making_a_client_connects_nowhere() -> None:
     with pytest.raises(Exception, match="cannot be connected") as error:
         RedisCluster(host="127.0.0.1", port=port)
     assert not isinstance(error.value, RedisError)
+
+
+def test_after_a_call_that_was_broken_off_the_next_one_gets_its_own_answer(service: Service) -> None:
+    class BrokenOff(BaseException):
+        pass
+
+    def break_off(*_: object) -> None:
+        raise BrokenOff
+
+    def when_it_waits(thread: int) -> None:
+        wait_until(lambda: service.holder.ask("INFO", "clients")["blocked_clients"], timeout_s=10, what="it waits")
+        signal.pthread_kill(thread, signal.SIGUSR1)
+
+    client = connect(service.url, timeout_s=20)
+    before = signal.signal(signal.SIGUSR1, break_off)
+    try:
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(when_it_waits, threading.get_ident())
+            with pytest.raises(BrokenOff):
+                client.blpop([f"{HASH_TAG}:nothing"], timeout=2)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert client.echo("mine") == b"mine"
 
 
 # Frozen
