@@ -55,12 +55,17 @@ class Service:
 
     Attributes:
         holder: the server with the data.
-        all: all servers, also those that only tell where the data are.
+        others: its replica, and those that tell where the data are.
     """
 
     url: str
     holder: Server
-    all: Sequence[Server]
+    others: Sequence[Server] = ()
+
+    @property
+    def all(self) -> list[Server]:
+        """All servers."""
+        return [self.holder, *self.others]
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +77,9 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ser
         watched = stack.enter_context(watched_valkeys(directory, patience_ms=PATIENCE_MS))
         cluster = stack.enter_context(cluster_of_valkeys(directory, patience_ms=PATIENCE_MS))
         yield {
-            "one server": Service(one.url, one, [one]),
-            "sentinel": Service(watched.url(), watched.master, [*watched.servers, *watched.sentinels]),
-            "cluster": Service(cluster.url, cluster.owner, [*cluster.masters, cluster.replica]),
+            "one server": Service(one.url, one),
+            "sentinel": Service(watched.url(), watched.servers[0], [watched.servers[1], *watched.sentinels]),
+            "cluster": Service(cluster.url, cluster.owner, [*cluster.others, cluster.replica]),
         }
 
 
@@ -264,9 +269,12 @@ def test_what_an_address_says_about_waiting_does_not_count(services: dict[str, S
         assert seconds_until_it_fails(connect(f"{one.url}/0?{arguments}", timeout_s=TIMEOUT_S).ping) < BOUND_S
 
 
-def test_one_frozen_sentinel_does_not_stop_the_others_and_is_asked_last_the_next_time(watched: Watched) -> None:
-    client = connect(watched.url(), timeout_s=6)
-    with watched.sentinels[0].frozen():
+def test_a_frozen_sentinel_does_not_stop_the_others_and_is_asked_last_the_next_time(
+    services: dict[str, Service],
+) -> None:
+    _, first, _ = services["sentinel"].others
+    client = connect(services["sentinel"].url, timeout_s=6)
+    with first.frozen():
         client.ping()
         client.connection_pool.disconnect()
         began = time.monotonic()
@@ -274,22 +282,23 @@ def test_one_frozen_sentinel_does_not_stop_the_others_and_is_asked_last_the_next
         assert time.monotonic() - began < 3  # what each Sentinel is given
 
 
-def test_of_a_crowd_that_looks_for_the_master_at_once_one_asks_for_all(watched: Watched) -> None:
-    client = connect(watched.url(), timeout_s=20)
+def test_of_a_crowd_that_looks_for_the_master_at_once_one_asks_for_all(services: dict[str, Service]) -> None:
+    _, *sentinels = services["sentinel"].others
+    client = connect(services["sentinel"].url, timeout_s=20)
     started: list[None] = []
 
     def ping() -> bool:
         started.append(None)
         return bool(client.ping())
 
-    before = sum(map(connections_so_far, watched.sentinels))
+    before = sum(map(connections_so_far, sentinels))
     with ThreadPoolExecutor(CROWD) as executor:
-        with watched.sentinels[0].frozen(), watched.sentinels[1].frozen():
+        with sentinels[0].frozen(), sentinels[1].frozen():
             pings = [executor.submit(ping) for _ in range(CROWD)]
             wait_until(lambda: len(started) == CROWD, timeout_s=10, what="all have begun")
         assert all(ping.result(30) for ping in pings)
     # Not exactly one: who begins after the answer asks again, and so does this test.
-    assert sum(map(connections_so_far, watched.sentinels)) - before < CROWD / 2
+    assert sum(map(connections_so_far, sentinels)) - before < CROWD / 2
 
 
 def connections_so_far(server: Server) -> int:
