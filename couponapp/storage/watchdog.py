@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import os
 import socket
 import threading
 import time
@@ -85,5 +84,10 @@ class Watchdog:
 
 def _shut(connection: psycopg.Connection[Any]) -> None:
     # Not close(): libpq's memory belongs to the thread that waits. It frees it when it wakes up.
-    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as double:
-        double.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError, psycopg.Error):
+        # Borrowed, not doubled: when everything hangs there may be no descriptor left for a double.
+        borrowed = socket.socket(fileno=connection.fileno())
+        try:
+            borrowed.shutdown(socket.SHUT_RDWR)
+        finally:
+            borrowed.detach()

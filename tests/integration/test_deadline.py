@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import signal
 import threading
 import time
@@ -26,6 +28,7 @@ from couponapp.storage.watchdog import Watch, Watchdog
 from tests.servers import own_postgres, wait_until
 
 NewCoupon = Callable[..., int]
+SLEEPS = "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
 # Far beyond every bound that is tested, far below the test's own.
 FOREVER_S = 60
 
@@ -87,6 +90,27 @@ def test_a_shorter_deadline_wins_over_the_servers_own_timeouts(
         with pytest.raises(StatementTimedOut):
             issue(patient, coupon_id, "kim", deadline=Deadline(0.3))
     assert verify(patient).clean
+
+
+def test_a_connection_is_cut_off_also_where_no_descriptor_is_left(database_url: str) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (
+        psycopg.connect(database_url, autocommit=True) as observer,
+        psycopg.connect(database_url, autocommit=True) as hanging,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        waiting = executor.submit(hanging.execute, "SELECT pg_sleep(30)")
+        sleeps = [hanging.info.backend_pid]
+        wait_until(lambda: observer.execute(SLEEPS, sleeps).fetchone(), timeout_s=20, what="the statement runs")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # what is open stays so; nothing new
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                os.dup(0)
+            Watchdog().watch(hanging, 0.01)
+            with pytest.raises(psycopg.OperationalError):
+                waiting.result(20)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_full_pool_refuses_within_its_bound(make_pool: Callable[..., Pool], database_url: str) -> None:
