@@ -8,13 +8,21 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from couponapp import settings
+from couponapp import open_files, settings
 from couponapp.errors import ConfigurationError
+
+# Clients of one moment, most of which wait or are waited for. Each costs some 10 KB and an open file.
+_CONNECTIONS = 2000
+# Logs, libraries, the event loop.
+_OTHER_FILES = 100
 
 try:
     _settings = settings.load()
     _settings.require_for_web()
     settings.make_directory(_settings, "metrics_dir")
+    # The pools, and at most as many connections to Redis as there are places (twice the pool).
+    _files = _OTHER_FILES + 3 * _settings.pool_issue + _settings.pool_read
+    worker_connections = open_files.connections(_CONNECTIONS, others=_files)
 except ConfigurationError as error:
     # One line instead of gunicorn's traceback.
     print(f"couponapp: {error}", file=sys.stderr)
@@ -27,7 +35,6 @@ workers = _settings.web_processes
 # An idle or slow client costs a greenlet, not one of a few threads, and psycopg waits
 # cooperatively (docs/decisions/0006).
 worker_class = "couponapp.gunicorn_worker.Worker"
-worker_connections = 1000
 # The kernel caps it at net.core.somaxconn: the queue of a crowd that arrives in one second.
 backlog = 4096
 
@@ -35,7 +42,8 @@ backlog = 4096
 # broken and replaced.
 timeout = 30
 graceful_timeout = 10
-# Longer than the idle time-out of usual load balancers' probes, short enough for TERM.
+# How long a connection may lie idle. Longer than the idle time-out of usual load balancers' probes,
+# short enough for TERM.
 keepalive = 5
 
 # Refuse early what no client of ours sends.
@@ -46,6 +54,9 @@ limit_request_field_size = 8190
 # X-Forwarded-* is the application's business (COUPON_TRUSTED_PROXIES): gunicorn itself would
 # believe it from every process on this machine.
 forwarded_allow_ips = ""
+# Over a Unix socket it would still believe these, whoever has sent them.
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 # Two instances on one machine would share one control socket.
 control_socket_disable = True
 
@@ -83,6 +94,8 @@ def post_worker_init(worker: Any) -> None:
 
     Regularly, because a scrape is answered by one process only.
     """
+    worker.client_timeout_s = _settings.client_timeout_s
+
     from couponapp.web.parts import EXTENSION
     from couponapp.web.probes import record_gauges
 

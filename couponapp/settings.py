@@ -210,6 +210,12 @@ class Settings:
         _integer(1, 10_000),
         "Look-ups per web process that may wait for a connection; one more is answered 503 at once.",
     )
+    client_timeout_s: int = setting(
+        "COUPON_CLIENT_TIMEOUT_S",
+        "10",
+        _integer(1, 300),
+        "Seconds that a client may take to send a request's head, again for its body, and again to take the answer.",
+    )
     breaker_window: int = setting(
         "COUPON_BREAKER_WINDOW", "100", _integer(1, 100_000), "How many of the last calls the circuit breaker looks at."
     )

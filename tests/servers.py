@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +108,10 @@ def send(
 
 
 @contextmanager
-def running_web(directory: Path, environ: Mapping[str, str], *, processes: int = 2) -> Iterator[Web]:
-    """Start gunicorn with the project's own settings, wait until it is ready, end it."""
+def running_web(
+    directory: Path, environ: Mapping[str, str], *, processes: int = 2, arguments: Sequence[str] = ()
+) -> Iterator[Web]:
+    """Start gunicorn with the project's own settings and these arguments, wait until it is ready, end it."""
     port = free_port()
     number = next(_numbers)
     log = directory / f"web-{number}.log"
@@ -120,7 +122,8 @@ def running_web(directory: Path, environ: Mapping[str, str], *, processes: int =
         "COUPON_METRICS_DIR": str(directory / f"metrics-{number}"),
     }
     with open(log, "wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", "gunicorn"], cwd=ROOT, env=full, stdout=output, stderr=output)
+        command = [sys.executable, "-m", "gunicorn", *arguments]
+        process = subprocess.Popen(command, cwd=ROOT, env=full, stdout=output, stderr=output)
     web = Web(port, process, full, log)
     try:
         wait_until(lambda: process.poll() is not None or _ready(web), timeout_s=START_TIMEOUT_S, what="web is ready")

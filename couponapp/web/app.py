@@ -10,7 +10,6 @@ from flask import Flask, Request, Response, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_wtf import CSRFProtect
 from prometheus_client import Counter
-from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import get_host
 
 from couponapp import metrics, settings
@@ -43,6 +42,7 @@ from couponapp.web.openapi import openapi
 from couponapp.web.pages import login, pages
 from couponapp.web.parts import EXTENSION, Parts, parts
 from couponapp.web.probes import probes
+from couponapp.web.proxies import TrustedProxies
 
 # A ping that takes longer than this is as good as none.
 PING_TIMEOUT_S = 0.2
@@ -82,8 +82,7 @@ def create_app(config: Settings | None = None) -> Flask:
     app.session_interface = SessionOfPages()
     app.url_map.merge_slashes = False
     if config.trusted_proxies:
-        hops = config.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
+        app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]
     app.extensions[EXTENSION] = _make_parts(config)
     CSRFProtect(app).exempt(api)
     for blueprint in (api, pages, probes, openapi):
