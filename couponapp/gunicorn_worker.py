@@ -91,7 +91,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # brings no types
         self._open += 1
         if self._open > ROOM * self.worker_connections:
             self._make_room()
-        connection = Connection(client, self.waiting, idle_s=self.cfg.keepalive, timeout_s=self.client_timeout_s)
+        idle_s = self.cfg.keepalive or self.client_timeout_s  # 0: only a first request is waited for
+        connection = Connection(client, self.waiting, idle_s=idle_s, timeout_s=self.client_timeout_s)
         try:
             super().handle(listener, connection, addr)
         finally:

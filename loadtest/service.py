@@ -6,7 +6,7 @@ import http.client
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,12 +59,13 @@ class Service:
         self.pool = Pool(self.postgres.url, name="load", max_size=1, timeouts=Timeouts.within(20_000))
         stack.callback(self.pool.close)
 
-    def start_web(self, app: str = "wsgi:app") -> int:
-        """Start gunicorn with the project's settings and this application; returns its port."""
+    def start_web(self, app: str = "wsgi:app", arguments: Sequence[str] = ()) -> int:
+        """Start gunicorn with the project's settings, these arguments and this application; returns its port."""
         port = free_port()
         name = f"web-{port}"
         environ = {**self.environ, "PORT": str(port), "COUPON_METRICS_DIR": str(self.home / f"metrics-{port}")}
-        self.web = self._start(name, [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", app], environ)
+        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *arguments, app]
+        self.web = self._start(name, command, environ)
         give_up_s = time.monotonic() + START_TIMEOUT_S
         while not _answers(port):
             if time.monotonic() > give_up_s or self.web.process.poll() is not None:

@@ -1,0 +1,324 @@
+"""Clients that send slowly, half or nothing, take no answer or never pause: the others do not notice."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from statistics import median
+
+import psutil
+import pytest
+
+from couponapp import open_files, settings, tokens
+from couponapp.planning import coupons
+from couponapp.storage.pool import Pool, Timeouts
+from tests.servers import Answer, Web, fresh_database, running_web, service_environ, wait_until
+from tests.shape import told
+
+STYLE_SHEET = "/static/vendor/pico-2.1.1.indigo.min.css"
+SLOW_EACH = 500
+GOOD = 40
+# Where a test waits for the end of what clients may take, and how long it waits for that.
+SHORT_S = 1
+BOUND_S = 20.0
+# Long enough to tell that something does not come. A good request takes some milliseconds.
+NEVER_S = 2.0
+
+Start = Callable[..., Web]
+
+HALVES = {
+    "nothing": b"",
+    "half a head": b"GET /api/v1/coupons HTTP/1.1\r\nHost: localhost\r\nAccept: app",
+    "half a body": b"POST /api/v1/coupons/1/issue HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+    "half a body in chunks": (
+        b"POST /api/v1/coupons/1/issue HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"
+    ),
+}
+HALF_A_BODY = HALVES["half a body"]
+
+
+@pytest.fixture(scope="module")
+def environ(postgres_url: str, template: str, redis_server_url: str) -> Iterator[dict[str, str]]:
+    """The environment of every server here, with one coupon in its database: number 1."""
+    with fresh_database(postgres_url, template=template) as url:
+        pool = Pool(url, name="test", max_size=1, timeouts=Timeouts.within(20_000))
+        assert coupons.create(pool, name="쿠폰", total=1000, opens_at=-60.0, closes_at=3600.0) == 1
+        pool.close()
+        yield service_environ(url, redis_server_url)
+
+
+@pytest.fixture(scope="module")
+def start(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts servers that are ended with the file; one process unless told otherwise."""
+    directory = tmp_path_factory.mktemp("slow")
+    with ExitStack() as stack:
+
+        def make(*arguments: str, processes: int = 1, client_timeout_s: int = 300) -> Web:
+            full = {**environ, "COUPON_CLIENT_TIMEOUT_S": str(client_timeout_s)}
+            return stack.enter_context(running_web(directory, full, processes=processes, arguments=arguments))
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def web(start: Start) -> Web:
+    """A server as it is, two processes, which waits long enough for every test here."""
+    return start(processes=2)
+
+
+@pytest.fixture(scope="module")
+def impatient(start: Start) -> Web:
+    """A server that waits for nobody longer than a second."""
+    return start("--keep-alive", str(SHORT_S), client_timeout_s=SHORT_S)
+
+
+@pytest.fixture(scope="module")
+def stock(start: Start) -> Web:
+    """The wrong variant: gunicorn's own gevent worker, with few connections."""
+    return start("--worker-class", "gevent", "--worker-connections", "40")
+
+
+def connect(web: Web, *, receive_buffer: int = 0) -> socket.socket:
+    connection = socket.socket()
+    if receive_buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(BOUND_S)
+    connection.connect(("127.0.0.1", web.port))
+    return connection
+
+
+@contextmanager
+def hanging(web: Web, begin: bytes, number: int) -> Iterator[list[socket.socket]]:
+    """So many clients that send this and then nothing more."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(web)) for _ in range(number)]
+        for client in clients:
+            client.sendall(begin)
+        yield clients
+
+
+def until_closed(client: socket.socket, *, timeout_s: float = BOUND_S) -> bytes:
+    """Everything that the server sends until it closes.
+
+    Raises:
+        TimeoutError: it does not close.
+    """
+    client.settimeout(timeout_s)
+    received = b""
+    try:
+        while part := client.recv(65_536):
+            received += part
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def answer_in(received: bytes) -> Answer:
+    """The one answer in what a server has sent."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    assert int(headers["Content-Length"]) == len(body), received
+    return Answer(int(status.split()[1]), headers, body)
+
+
+def answer_time_s(web: Web, *, timeout_s: float = BOUND_S) -> float:
+    """How long a good client waits for its answer, on a connection of its own.
+
+    Raises:
+        TimeoutError: it does not come.
+    """
+    began_s = time.perf_counter()
+    with connect(web) as client:
+        client.settimeout(timeout_s)
+        client.sendall(b"GET /api/v1/coupons HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    return time.perf_counter() - began_s
+
+
+# Many of them
+
+
+def test_2000_clients_that_send_half_or_nothing_do_not_slow_the_others(web: Web, environ: dict[str, str]) -> None:
+    each = min(SLOW_EACH, open_files.connections(4 * SLOW_EACH, others=200) // 4)
+    before = [answer_time_s(web) for _ in range(GOOD)]
+    with ExitStack() as stack:
+        for half in HALVES.values():
+            stack.enter_context(hanging(web, half, each))
+        during = [answer_time_s(web) for _ in range(GOOD)]
+        issued = [web.request("POST", "/api/v1/coupons/1/issue", token=token(environ, n)) for n in range(GOOD)]
+    assert {told(answer) for answer in issued} == {(201, "ISSUED")}
+    # They cost memory, not time; the machine may have become busier meanwhile.
+    assert median(during) <= 5 * median(before) + 0.05
+
+
+def token(environ: dict[str, str], number: int) -> str:
+    return tokens.sign(settings.load(environ), f"user-{number}", ttl_s=600)
+
+
+def test_the_same_clients_stall_a_server_of_threads(start: Start) -> None:
+    """The negative control, and the reason for the worker class (docs/decisions/0006)."""
+    web = start("--worker-class", "gthread", "--threads", "8")
+    answer_time_s(web)
+    with hanging(web, HALVES["half a head"], SLOW_EACH), pytest.raises(TimeoutError):
+        answer_time_s(web, timeout_s=NEVER_S)
+
+
+def test_when_connections_run_out_whoever_has_been_waited_for_longest_gives_way(start: Start, stock: Web) -> None:
+    web = start("--worker-connections", "40")
+    with hanging(web, HALF_A_BODY, 100) as clients:
+        for _ in range(GOOD):
+            answer_time_s(web)
+        assert until_closed(clients[0]) == b""
+        with pytest.raises(TimeoutError):
+            until_closed(clients[-1], timeout_s=0.1)
+    wait_until(lambda: b"give way" in web.log.read_bytes(), timeout_s=10, what="the log tells of it")
+    # The wrong variant: all connections are theirs.
+    with hanging(stock, HALF_A_BODY, 100), pytest.raises(TimeoutError):
+        answer_time_s(stock, timeout_s=NEVER_S)
+
+
+# Each of them
+
+
+def test_a_request_that_does_not_arrive_in_time_is_answered_with_408(impatient: Web) -> None:
+    with ExitStack() as stack:
+        halves = {what: half for what, half in HALVES.items() if half}
+        clients = {what: stack.enter_context(hanging(impatient, half, 1))[0] for what, half in halves.items()}
+        for what, client in clients.items():
+            assert told(answer_in(until_closed(client))) == (408, "REQUEST_TIMEOUT"), what
+
+
+def test_a_client_that_sends_nothing_is_closed_without_a_word(impatient: Web) -> None:
+    with hanging(impatient, b"", 1) as (client,):
+        assert until_closed(client) == b""
+
+
+def test_a_connection_that_is_kept_open_is_closed_when_no_request_follows(impatient: Web) -> None:
+    with hanging(impatient, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", 1) as (client,):
+        answer = answer_in(until_closed(client))
+        assert (answer.status, answer.headers["Connection"]) == (200, "keep-alive")
+
+
+def test_a_second_request_on_a_connection_has_the_same_bounds(impatient: Web) -> None:
+    with hanging(impatient, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", 1) as (client,):
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        assert b'"OK"' in response.read()
+        client.sendall(HALF_A_BODY)
+        assert told(answer_in(until_closed(client))) == (408, "REQUEST_TIMEOUT")
+
+
+@pytest.mark.parametrize("begin", [b"GET /livez HTTP/1.1\r\nX: ", HALF_A_BODY.replace(b"9", b"9999")])
+def test_a_byte_now_and_then_does_not_prolong_the_time(impatient: Web, begin: bytes) -> None:
+    with hanging(impatient, begin, 1) as (client,):
+        client.settimeout(0.05)
+
+        def refused() -> bytes:
+            client.sendall(b"x")
+            try:
+                return client.recv(65_536)
+            except TimeoutError:
+                return b""
+
+        answer = wait_until(refused, timeout_s=BOUND_S, what="refused although it goes on")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_nobody_needs_is_waited_for_no_longer(impatient: Web) -> None:
+    with hanging(impatient, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n", 1) as (client,):
+        assert told(answer_in(until_closed(client))) == (408, "REQUEST_TIMEOUT")
+
+
+def test_a_client_that_takes_its_time_within_the_bound_is_served(web: Web, environ: dict[str, str]) -> None:
+    request = (
+        f"POST /api/v1/coupons/1/issue HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token(environ, -1)}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+    ).encode()
+    with connect(web) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for position in range(len(request)):
+            client.sendall(request[position : position + 1])
+            time.sleep(0.001)  # so that it arrives in many pieces
+        assert told(answer_in(until_closed(client))) == (201, "ISSUED")
+
+
+def test_an_answer_that_is_not_taken_is_not_waited_with_for_ever(impatient: Web) -> None:
+    # More than the kernel keeps for a client that does not read.
+    requests = f"GET {STYLE_SHEET} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 50
+    with connect(impatient, receive_buffer=4096) as client:
+        client.sendall(requests)
+        port = client.getsockname()[1]
+        wait_until(lambda: port not in open_ports(impatient), timeout_s=BOUND_S, what="the server has let go")
+        assert len(until_closed(client)) < 10 * 84_000
+
+
+def open_ports(web: Web) -> set[int]:
+    """The clients' ports of a server's connections."""
+    workers = psutil.Process(web.process.pid).children()
+    return {c.raddr.port for worker in workers for c in worker.net_connections("tcp") if c.raddr}
+
+
+def test_a_body_without_an_end_is_not_read_at_all(impatient: Web, stock: Web) -> None:
+    head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000000\r\n\r\n"
+    with hanging(impatient, head, 1) as (client,):
+        assert told(answer_in(until_closed(client))) == (413, "PAYLOAD_TOO_LARGE")
+    # The wrong variant answers, and then reads on.
+    with hanging(stock, head, 1) as (client,):
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_without_the_bound_half_a_body_stays_for_ever(stock: Web) -> None:
+    """The negative control."""
+    with hanging(stock, HALF_A_BODY, 1) as (client,), pytest.raises(TimeoutError):
+        until_closed(client, timeout_s=NEVER_S * SHORT_S)
+
+
+# Never a pause
+
+
+class Hog(threading.Thread):
+    """Sends many requests at once, and notes when the last answer has come."""
+
+    REQUESTS = 1000
+
+    def __init__(self, web: Web) -> None:
+        super().__init__(daemon=True)
+        self._client = connect(web)
+        self.has_begun = threading.Event()
+        self.ended_s = 0.0
+
+    def run(self) -> None:
+        request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        sender = threading.Thread(target=self._client.sendall, args=[request * self.REQUESTS], daemon=True)
+        sender.start()
+        answers = 0
+        while answers < self.REQUESTS and (part := self._client.recv(1 << 20)):
+            answers += part.count(b"HTTP/1.1 200")
+            self.has_begun.set()
+        self.ended_s = time.perf_counter()
+        sender.join()
+        self._client.close()
+
+
+def is_served_before_a_hog(web: Web) -> bool:
+    hog = Hog(web)
+    hog.start()
+    assert hog.has_begun.wait(BOUND_S)
+    with connect(web) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert client.recv(65_536)
+    answered_s = time.perf_counter()
+    hog.join(60)
+    assert hog.ended_s
+    return answered_s < hog.ended_s
+
+
+def test_a_client_that_never_pauses_does_not_keep_the_others_waiting(impatient: Web, stock: Web) -> None:
+    assert is_served_before_a_hog(impatient)
+    # The wrong variant serves one greenlet until it has nothing left to read.
+    assert not is_served_before_a_hog(stock)
