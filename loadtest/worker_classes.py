@@ -89,7 +89,7 @@ def measure(service: Service, *, rounds: int, seconds: float) -> dict[str, Seen]
         first = number % len(names)
         for name in names[first:] + names[:first]:
             one, port = seen[name], ports[name]
-            rate, latencies_s = _issue(service, port, f"user-{number}", seconds)
+            rate, latencies_s = _issue(service, port, f"{name}-{number}", seconds)
             one.rates.append(rate)
             one.issue_s += latencies_s
             for what, half in HALVES.items():
