@@ -20,8 +20,8 @@ try:
     _settings = settings.load()
     _settings.require_for_web()
     settings.make_directory(_settings, "metrics_dir")
-    # The pools, and at most as many connections to Redis as there are places (twice the pool).
-    _files = _OTHER_FILES + 3 * _settings.pool_issue + _settings.pool_read
+    # A few connections to Redis and one for the probes are among the others.
+    _files = _OTHER_FILES + _settings.pool_issue + _settings.pool_read
     worker_connections = open_files.connections(_CONNECTIONS, others=_files)
 except ConfigurationError as error:
     # One line instead of gunicorn's traceback.
@@ -90,9 +90,9 @@ def _warm_up(pools: Iterable[Any]) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """After the fork: connect before the first request does, and record the gauges.
+    """After the fork: connect before the first request does, know what operators have decided, record the gauges.
 
-    Regularly, because a scrape is answered by one process only.
+    The gauges regularly, because a scrape is answered by one process only.
     """
     worker.client_timeout_s = _settings.client_timeout_s
 
@@ -103,6 +103,9 @@ def post_worker_init(worker: Any) -> None:
     if parts is None:  # not ours: a baseline of the benchmark
         return
     _warm_up(parts.pools)
+    parts.switches.refresh()
+    watch = parts.switches.watch
+    threading.Thread(target=watch, args=(lambda: worker.alive,), name="switches", daemon=True).start()
 
     def record() -> None:
         while worker.alive:

@@ -1,4 +1,4 @@
-"""The commands: `flask coupons …`, `flask token …`, `flask migrate`."""
+"""The commands: `flask coupons …`, `flask breaker …`, `flask token …`, `flask migrate`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from flask.cli import AppGroup
 
 from couponapp import settings, tokens
 from couponapp.errors import CouponAppError, InvalidRequest, Unauthenticated
-from couponapp.planning import coupons, verify
+from couponapp.guards.breaker import Forced
+from couponapp.planning import coupons, switches, verify
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Row, Timeouts
 
@@ -30,6 +31,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 def register(app: Flask) -> None:
     """Add the commands to `flask`."""
     app.cli.add_command(coupon_commands)
+    app.cli.add_command(breaker_commands)
     app.cli.add_command(token)
     app.cli.add_command(migrate)
 
@@ -161,6 +163,38 @@ def export(coupon_id: int, json_output: bool) -> None:
 def _safe_cell(value: Any) -> Any:
     """A user's name must not become a formula in a spreadsheet (OWASP, «CSV Injection»)."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+breaker_commands = AppGroup("breaker", help="The circuit breaker around issuing, in all web processes.")
+
+
+@breaker_commands.command("force")
+@click.argument("forced", metavar="open|closed|auto", type=click.Choice([str(one) for one in Forced]))
+@click.option("--note", default="", help="Who does it and why, for those who find it later.")
+@as_json
+@one_line_errors
+def force_breaker(forced: str, note: str, json_output: bool) -> None:
+    """Refuse all attempts, let all through, or leave it to its rules.
+
+    Every web process follows within a second, and so does one that starts later.
+    """
+    pool = _pool()
+    switches.turn(pool, switches.ISSUE_BREAKER, forced, note=note)
+    _print_breaker(pool, json_output)
+
+
+@breaker_commands.command("show")
+@as_json
+@one_line_errors
+def show_breaker(json_output: bool) -> None:
+    """What it is forced to. What each process does is in /metrics."""
+    _print_breaker(_pool(), json_output)
+
+
+def _print_breaker(pool: Pool, json_output: bool) -> None:
+    turned = switches.show(pool, switches.ISSUE_BREAKER) or {"value": str(Forced.NO), "note": "", "changed_at": None}
+    shown = {"forced": turned["value"], "changed_at": turned["changed_at"], "note": turned["note"]}
+    _print_json(shown) if json_output else _print_table([shown])
 
 
 @click.command(help="Print a token for USER, signed with COUPON_JWT_SECRET.")

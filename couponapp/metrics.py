@@ -11,17 +11,47 @@ ATTEMPT_SECONDS = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
 )
 REQUESTS = Counter("coupon_http_requests_total", "HTTP requests, by route and status.", ["route", "status"])
+# Each process decides by itself, so each shows its own: «liveall» adds the label `pid`.
 BREAKER_STATE = Gauge(
-    "coupon_breaker_processes",
-    "Web processes whose circuit breaker is in this state.",
+    "coupon_breaker_state",
+    "1 for the state that the circuit breaker is in, 0 for the others.",
     ["breaker", "state"],
-    multiprocess_mode="livesum",
+    multiprocess_mode="liveall",
+)
+BREAKER_FORCED = Gauge(
+    "coupon_breaker_forced",
+    "1 for what an operator forces the circuit breaker to (open, closed, or auto for nothing), 0 for the others.",
+    ["breaker", "forced"],
+    multiprocess_mode="liveall",
+)
+BREAKER_CALLS = Gauge(
+    "coupon_breaker_window_calls",
+    "Results in the breaker's window.",
+    ["breaker"],
+    multiprocess_mode="liveall",
 )
 BREAKER_FAILURE_PERCENT = Gauge(
     "coupon_breaker_failure_percent",
-    "Share of failures in the breaker's window, the highest of all web processes.",
+    "Share of failures in the breaker's window.",
     ["breaker"],
-    multiprocess_mode="livemax",
+    multiprocess_mode="liveall",
+)
+BREAKER_SLOW_PERCENT = Gauge(
+    "coupon_breaker_slow_percent",
+    "Share of slow calls in the breaker's window.",
+    ["breaker"],
+    multiprocess_mode="liveall",
+)
+BREAKER_REFUSED = Gauge(
+    "coupon_breaker_refused_calls",
+    "Calls that the breaker has refused since the process began.",
+    ["breaker"],
+    multiprocess_mode="liveall",
+)
+SWITCHES_AGE = Gauge(
+    "coupon_switches_age_seconds",
+    "How long ago the operators' switches were last read, in seconds.",
+    multiprocess_mode="liveall",
 )
 POOL_CONNECTIONS = Gauge(
     "coupon_pool_connections", "Pooled connections, by state.", ["pool", "state"], multiprocess_mode="livesum"

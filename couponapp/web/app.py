@@ -21,14 +21,16 @@ from couponapp.errors import (
     ServerTrouble,
     StatementTimedOut,
 )
-from couponapp.guards.breaker import CircuitBreaker, Rules, StateLog
+from couponapp.guards.breaker import CircuitBreaker, Forced, Rules, StateLog
 from couponapp.guards.bulkhead import Bulkhead
 from couponapp.guards.deadline import Deadline
 from couponapp.guards.limits import RateLimits, Rates, headers_of
 from couponapp.guards.strategy import standing
+from couponapp.guards.switches import Switches
 from couponapp.issuing.catalogue import Catalogue
 from couponapp.issuing.issue import Attempt, Claim, issue_together
 from couponapp.issuing.sold_out import SoldOut
+from couponapp.planning import switches
 from couponapp.settings import Settings
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.storage.redis import connect
@@ -52,6 +54,12 @@ RESERVE = 0.3
 # So many users in one statement cost little more than one (docs/decisions/0020), and what fails or
 # waits for a lock fails or waits for no more than these.
 MAX_TOGETHER = 50
+
+# Probes and the operators' switches: one connection, which neither issuing nor look-ups can use
+# up, and bounds that a load balancer's patience allows for. A lock is hardly waited for: only the
+# switches can be locked, and the next probe needs the connection.
+ADMIN_TIMEOUTS = Timeouts(total_s=1.0, wait_s=0.8, lock_ms=200, statement_ms=600)
+MAX_WAITING_PROBES = 50
 
 
 def create_app(config: Settings | None = None) -> Flask:
@@ -114,11 +122,18 @@ def _make_parts(config: Settings) -> Parts:
         timeouts=timeouts,
         max_waiting=config.queue_read,
     )
+    admin_pool = Pool(
+        config.database_url, name="admin", max_size=1, timeouts=ADMIN_TIMEOUTS, max_waiting=MAX_WAITING_PROBES
+    )
+    breaker = CircuitBreaker(
+        "issue", is_failure=speaks_against_postgresql, rules=_breaker_rules(config), listeners=[StateLog()]
+    )
     return Parts(
         settings=config,
         identity=Identity(verifier(config), config.cookie_name),
         issue_pool=issue_pool,
         read_pool=read_pool,
+        admin_pool=admin_pool,
         catalogue=Catalogue(read_pool),
         sold_out=SoldOut(read_pool),
         limits=RateLimits(
@@ -127,10 +142,9 @@ def _make_parts(config: Settings) -> Parts:
             rates=lambda: rates,
             processes=config.web_processes,
         ),
-        breaker=CircuitBreaker(
-            "issue", is_failure=speaks_against_postgresql, rules=_breaker_rules(config), listeners=[StateLog()]
-        ),
+        breaker=breaker,
         bulkhead=_bulkhead(config, issue_pool),
+        switches=_switches(admin_pool, breaker),
         redis=connect(config.redis_url, timeout_s=PING_TIMEOUT_S),
     )
 
@@ -149,6 +163,12 @@ def _bulkhead(config: Settings, pool: Pool) -> Bulkhead[tuple[int, Claim], Attem
         only_once=lambda asked: asked[1].user_id,
         max_group=MAX_TOGETHER,
     )
+
+
+def _switches(pool: Pool, breaker: CircuitBreaker) -> Switches:
+    found = Switches(lambda: switches.read_all(pool))
+    found.on_change(switches.ISSUE_BREAKER, lambda value: breaker.force(Forced(value or Forced.NO)))
+    return found
 
 
 def _breaker_rules(config: Settings) -> Rules:

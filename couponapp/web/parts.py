@@ -11,6 +11,7 @@ from redis import Redis
 from couponapp.guards.breaker import CircuitBreaker
 from couponapp.guards.bulkhead import Bulkhead
 from couponapp.guards.limits import RateLimits
+from couponapp.guards.switches import Switches
 from couponapp.issuing.catalogue import Catalogue
 from couponapp.issuing.issue import Attempt, Claim
 from couponapp.issuing.sold_out import SoldOut
@@ -29,17 +30,19 @@ class Parts:
     identity: Identity
     issue_pool: Pool
     read_pool: Pool
+    admin_pool: Pool
     catalogue: Catalogue
     sold_out: SoldOut
     limits: RateLimits
     breaker: CircuitBreaker
     bulkhead: Bulkhead[tuple[int, Claim], Attempt]
+    switches: Switches
     redis: Redis
 
     @property
     def pools(self) -> tuple[Pool, ...]:
         """All pools, for metrics and shutdown."""
-        return (self.issue_pool, self.read_pool)
+        return (self.issue_pool, self.read_pool, self.admin_pool)
 
 
 def parts() -> Parts:

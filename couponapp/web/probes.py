@@ -9,6 +9,7 @@ from pybreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN
 from redis import Redis, RedisError
 
 from couponapp import metrics
+from couponapp.guards.breaker import CircuitBreaker, Forced
 from couponapp.web.answers import answer, jittered_retry_after
 from couponapp.web.parts import Parts, parts
 
@@ -24,7 +25,7 @@ def livez() -> Response:
 @probes.get("/readyz")
 def readyz() -> Response:
     """May take traffic: PostgreSQL answers. Redis is shown, but issuing goes on without it."""
-    postgres, redis = parts().read_pool.answers(), _redis_answers(parts().redis)
+    postgres, redis = parts().admin_pool.answers(), _redis_answers(parts().redis)
     data = {"postgresql": "up" if postgres else "down", "redis": "up" if redis else "down"}
     if postgres:
         return answer("READY", data)
@@ -43,10 +44,8 @@ def show_metrics() -> Response:
 
 def record_gauges(service: Parts) -> None:
     """Set this process's gauges; called regularly, see `gunicorn.conf.py`."""
-    breaker = service.breaker
-    for state in (STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN):
-        metrics.BREAKER_STATE.labels(breaker.name, state).set(breaker.current_state == state)
-    metrics.BREAKER_FAILURE_PERCENT.labels(breaker.name).set(breaker.rates().failed)
+    _record_breaker(service.breaker)
+    metrics.SWITCHES_AGE.set(service.switches.age_s())
     for pool in service.pools:
         stats = pool.stats()
         size, free = stats.get("pool_size", 0), stats.get("pool_available", 0)
@@ -54,6 +53,18 @@ def record_gauges(service: Parts) -> None:
         metrics.POOL_CONNECTIONS.labels(pool.name, "free").set(free)
         metrics.POOL_CONNECTIONS_MAX.labels(pool.name).set(stats.get("pool_max", 0))
         metrics.POOL_WAITING.labels(pool.name).set(stats.get("requests_waiting", 0))
+
+
+def _record_breaker(breaker: CircuitBreaker) -> None:
+    now_in, rates = breaker.current_state, breaker.rates()
+    for state in (STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN):
+        metrics.BREAKER_STATE.labels(breaker.name, state).set(state == now_in)
+    for forced in Forced:
+        metrics.BREAKER_FORCED.labels(breaker.name, forced.value).set(forced is breaker.forced)
+    metrics.BREAKER_CALLS.labels(breaker.name).set(rates.calls)
+    metrics.BREAKER_FAILURE_PERCENT.labels(breaker.name).set(rates.failed)
+    metrics.BREAKER_SLOW_PERCENT.labels(breaker.name).set(rates.slow)
+    metrics.BREAKER_REFUSED.labels(breaker.name).set(breaker.refused)
 
 
 def _redis_answers(redis: Redis) -> bool:

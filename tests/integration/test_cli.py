@@ -280,6 +280,34 @@ def test_a_users_name_does_not_become_a_formula(run: Run, new_coupon: NewCoupon,
     assert rows[0]["user_id"] == f"'{user}"
 
 
+# The circuit breaker
+
+
+def test_the_breaker_follows_its_own_rules_until_somebody_forces_it(run: Run) -> None:
+    assert parsed(run("breaker", "show", "--json")) == {"forced": "auto", "changed_at": None, "note": ""}
+    assert good(run("breaker", "show")).splitlines()[1] == "auto"
+
+
+def test_force_says_what_holds_now_since_when_and_why(run: Run, pool: Pool) -> None:
+    for forced, note in (("open", "민지: 15시 장애 조치"), ("closed", ""), ("closed", "again"), ("auto", "done")):
+        before = parsed(run("breaker", "show", "--json"))["changed_at"]
+        told = parsed(run("breaker", "force", forced, "--note", note, "--json"))
+        assert (told["forced"], told["note"]) == (forced, note)
+        assert datetime.fromisoformat(told["changed_at"]) >= datetime.fromisoformat(before or told["changed_at"])
+        assert parsed(run("breaker", "show", "--json")) == told
+    assert good(run("breaker", "show")).splitlines()[1].split()[0::2] == ["auto", "done"]
+
+
+def test_what_the_breaker_cannot_be_forced_to_is_refused(run: Run) -> None:
+    for arguments in (("ajar",), ("",), (), ("OPEN",), ("open", "closed")):
+        result = run("breaker", "force", *arguments)
+        assert result.exit_code == 2, arguments
+        assert result.stderr.startswith("Usage: "), arguments
+    for note in ("x" * 201, "a\nb", "\udcff"):
+        assert one_line(run("breaker", "force", "open", "--note", note)).startswith("Error: note: ")
+    assert parsed(run("breaker", "show", "--json"))["forced"] == "auto"
+
+
 # Tokens and migrations
 
 

@@ -1,0 +1,127 @@
+"""The operators' switches in a process: the last known values, for nobody to wait for."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from couponapp.errors import Unavailable
+from couponapp.guards.switches import Switches
+from tests.breaker_model import Clock
+
+
+class Source:
+    """What is decided; can fail and can be held up."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.reads = 0
+        self.error: Exception | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked = threading.Event()
+
+    def __call__(self) -> dict[str, str]:
+        self.reads += 1
+        self.asked.set()
+        assert self.gate.wait(20)
+        if self.error:
+            raise self.error
+        return self.values
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+def switches(source: Source) -> Switches:
+    return Switches(source)
+
+
+def test_a_value_is_known_from_the_next_read_on(source: Source, switches: Switches) -> None:
+    source.values = {"limit": "5/minute"}
+    assert switches.value("limit") is None
+    assert switches.refresh()
+    assert switches.value("limit") == "5/minute"
+    assert switches.value("another") is None
+
+
+def test_who_wants_to_know_is_told_of_changes_and_of_nothing_else(source: Source, switches: Switches) -> None:
+    told: list[str | None] = []
+    switches.on_change("breaker", told.append)
+    for values in ({}, {"breaker": "open"}, {"breaker": "open", "limit": "1"}, {"breaker": "auto"}, {"limit": "1"}):
+        source.values = dict(values)
+        switches.refresh()
+    assert told == ["open", "auto", None]
+
+
+@pytest.mark.parametrize("error", [Unavailable(), RuntimeError("no such table")])
+def test_what_cannot_be_read_stays_as_it_was(
+    source: Source, switches: Switches, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str | None] = []
+    switches.on_change("breaker", told.append)
+    source.values = {"breaker": "open"}
+    switches.refresh()
+    source.error = error
+    assert [switches.refresh() for _ in range(5)] == [False] * 5
+    assert (switches.value("breaker"), told) == ("open", ["open"])
+    source.error = None
+    assert switches.refresh()
+    # Two lines for an outage, however long it is.
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["switch breaker"] + ["switches"] * 2
+
+
+def test_a_value_that_nobody_understands_changes_nothing_and_stops_nobody(source: Source, switches: Switches) -> None:
+    forced = 0
+
+    def force(value: str | None) -> None:
+        nonlocal forced
+        forced = int(value or 0)
+
+    told: list[str | None] = []
+    switches.on_change("a", force)
+    switches.on_change("b", told.append)
+    source.values = {"a": "1", "b": "1"}
+    switches.refresh()
+    source.values = {"a": "nonsense", "b": "2"}
+    switches.refresh()
+    assert (forced, told) == (1, ["1", "2"])
+
+
+def test_nobody_waits_for_a_read_that_hangs(source: Source, switches: Switches) -> None:
+    source.values = {"limit": "5/minute"}
+    switches.refresh()
+    source.gate.clear()
+    source.asked.clear()
+    with ThreadPoolExecutor(1) as executor:
+        reading = executor.submit(switches.refresh)
+        assert source.asked.wait(20)
+        try:
+            assert [switches.value("limit") for _ in range(1000)] == ["5/minute"] * 1000
+            assert not reading.done()
+        finally:
+            source.gate.set()
+
+
+def test_the_age_is_that_of_the_last_read_that_worked(source: Source) -> None:
+    clock = Clock()
+    switches = Switches(source, clock)
+    clock.now_s += 3
+    assert switches.age_s() == 3  # never read
+    switches.refresh()
+    clock.now_s += 2
+    source.error = Unavailable()
+    switches.refresh()
+    assert switches.age_s() == 2
+
+
+def test_the_watch_reads_on_through_failures_until_it_is_to_end(source: Source, switches: Switches) -> None:
+    rounds = iter([True, True, True, False])
+    source.error = Unavailable()
+    switches.watch(lambda: next(rounds), every_s=0.001)
+    assert source.reads == 3
