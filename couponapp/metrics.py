@@ -10,6 +10,7 @@ ATTEMPT_SECONDS = Histogram(
     "Time to answer an attempt to issue, in seconds.",
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
 )
+UNAVAILABLE = Counter("coupon_unavailable_total", "Answers 503, by what was the matter.", ["cause"])
 REQUESTS = Counter("coupon_http_requests_total", "HTTP requests, by route and status.", ["route", "status"])
 # Each process decides by itself, so each shows its own: «liveall» adds the label `pid`.
 BREAKER_STATE = Gauge(

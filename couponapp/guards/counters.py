@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from limits import RateLimitItem, RateLimitItemPerSecond
-from limits.storage import MemoryStorage
 from redis import Redis, RedisError
 from redis import TimeoutError as RedisTimeoutError
 from redis.commands.core import Script
@@ -37,10 +36,13 @@ PROBE_EVERY_S = 1.0
 # none: counting in the process costs less than 10 ms.
 SLOW_S = 0.01
 SLOW_IN_A_ROW = 10
-# A time-out that comes so much later than it should is this process's own delay. So many of them
-# in a row are forgiven.
-LATE_S = 0.01
+# A time-out that comes so much later than it should, as a share of it, is this process's own delay.
+# So many of them in a row are forgiven.
+LATE = 0.2
 MAX_LATE = 1
+
+# How often counters whose window has ended are thrown away, in seconds.
+SWEEP_EVERY_S = 10.0
 
 _PROBE_LIMIT = RateLimitItemPerSecond(1_000_000)
 
@@ -245,7 +247,8 @@ class _Asker:
             said = self._run_script(batch)
         except RedisTimeoutError:
             # A time-out that comes late says more about this process than about Redis.
-            self._late = self._late + 1 if time.perf_counter() - began_s > self._timeout_s + LATE_S else MAX_LATE + 1
+            in_time = time.perf_counter() - began_s <= (1 + LATE) * self._timeout_s
+            self._late = MAX_LATE + 1 if in_time else self._late + 1
             if self._late > MAX_LATE:
                 raise
             return
@@ -262,7 +265,7 @@ class _Asker:
     def _run_script(self, batch: Sequence[_Question]) -> list[int]:
         if self._script is None:
             self._script = self._connect().register_script(_SCRIPT)
-        keys = [f"{_PREFIX}:{one.key}:{one.limit}" for question in batch for one in question.asked]
+        keys = [f"{_PREFIX}:{_name(one)}" for question in batch for one in question.asked]
         numbers: list[int] = []
         for question in batch:
             numbers.append(len(question.asked))
@@ -292,37 +295,63 @@ def _own_delay_s() -> float:
 class MemoryCounters:
     """Counters of this process alone, which takes its part of what all processes share."""
 
-    def __init__(self, processes: int) -> None:
+    def __init__(self, processes: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Start at zero.
 
         Args:
             processes: into how many parts a shared limit falls.
+            clock: monotonic, in seconds.
         """
         self._processes = processes
-        self._storage = MemoryStorage()
+        self._clock = clock
+        self._windows: dict[str, Window] = {}
+        self._sweep_s = clock() + SWEEP_EVERY_S
         self._lock = threading.Lock()
 
     def count(self, asked: Sequence[Asked]) -> Standing:
         """Count one for each of these limits, or none where one of them refuses."""
         amounts = [max(1, one.limit.amount // self._processes) if one.shared else one.limit.amount for one in asked]
-        keys = [one.limit.key_for(one.key) for one in asked]
         with self._lock:
-            counts = [self._storage.get(key) for key in keys]
-            refused = next((i for i, count in enumerate(counts, 1) if count >= amounts[i - 1]), 0)
-            if not refused:
-                counts = [self._storage.incr(key, one.limit.get_expiry()) for key, one in zip(keys, asked, strict=True)]
-            left_ms = [int((self._storage.get_expiry(key) - time.time()) * 1000) for key in keys]
-        said = [refused]
-        for count, left in zip(counts, left_ms, strict=True):
-            said += (count, left)
+            now_s = self._clock()
+            self._sweep(now_s)
+            windows = [self._window(one, now_s) for one in asked]
+            refused = next((i for i, window in enumerate(windows, 1) if window.count >= amounts[i - 1]), 0)
+            said = [refused]
+            for one, window in zip(asked, windows, strict=True):
+                if not refused:
+                    self._windows.setdefault(_name(one), window).count += 1
+                said += (window.count, math.ceil(1000 * (window.ends_s - now_s)))
         return _standing(asked, amounts, said)
 
     def give_back(self, asked: Asked) -> None:
         """Take one back that was counted, because something else refused the request."""
-        key = asked.limit.key_for(asked.key)
         with self._lock:
-            if self._storage.get(key) > 0:  # its window may have ended meanwhile
-                self._storage.incr(key, asked.limit.get_expiry(), amount=-1)
+            window = self._window(asked, self._clock())
+            window.count -= window.count > 0  # its window may have ended meanwhile
+
+    def _window(self, asked: Asked, now_s: float) -> Window:
+        window = self._windows.get(_name(asked))
+        if window is not None and window.ends_s > now_s:
+            return window
+        self._windows.pop(_name(asked), None)
+        return Window(now_s + asked.limit.get_expiry())  # begins with its first hit, so it is not kept yet
+
+    def _sweep(self, now_s: float) -> None:
+        if now_s >= self._sweep_s:
+            self._sweep_s = now_s + SWEEP_EVERY_S
+            self._windows = {key: window for key, window in self._windows.items() if window.ends_s > now_s}
+
+
+@dataclass(slots=True)
+class Window:
+    """Until when hits count together, by the counters' clock, and how many there were."""
+
+    ends_s: float
+    count: int = 0
+
+
+def _name(asked: Asked) -> str:
+    return f"{asked.key}:{asked.limit}"
 
 
 def _standing(asked: Sequence[Asked], amounts: Sequence[int], said: Sequence[int]) -> Standing:

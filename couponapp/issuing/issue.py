@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import LiteralString
 
-from couponapp.errors import ConnectionLost, ConstraintViolated, Unavailable
+from couponapp.errors import ConnectionLost, ConstraintViolated, DeadlineExceeded, Unavailable
 from couponapp.guards.deadline import Deadline
 from couponapp.issuing.codes import new_code
 from couponapp.issuing.issuances import Issuance
@@ -196,8 +196,11 @@ def issue_together(
     work = _Work(pool, coupon_id, claims, deadline)
     try:
         work.go_on(statement)
-    except ConnectionLost:
-        work.go_on(statement)
+    except ConnectionLost as lost:
+        try:
+            work.go_on(statement)
+        except DeadlineExceeded:
+            raise lost from None  # no time is left for a second try: what went wrong is the first
     return [work.attempts[number] for number in range(len(claims))]
 
 

@@ -8,7 +8,17 @@ from flask import Flask, Response, make_response, render_template, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
-from couponapp.errors import ConfigurationError, CouponAppError, InvalidRequest, TooManyRequests, Unavailable
+from couponapp import metrics
+from couponapp.errors import (
+    CircuitOpen,
+    ConfigurationError,
+    CouponAppError,
+    DeadlineExceeded,
+    InvalidRequest,
+    Shed,
+    TooManyRequests,
+    Unavailable,
+)
 from couponapp.web.answers import ANSWERS, CODE_OF_STATUS, answer, jittered_retry_after, message, retry_after
 
 log = logging.getLogger(__name__)
@@ -33,11 +43,19 @@ def headers_of(error: CouponAppError) -> dict[str, str]:
     return {}
 
 
+def note(error: Unavailable) -> None:
+    """Count a 503 and log what has caused it."""
+    metrics.UNAVAILABLE.labels(type(error).__name__).inc()
+    # What we refuse ourselves comes in crowds, and its cause has been told already.
+    level = logging.DEBUG if isinstance(error, Shed | DeadlineExceeded | CircuitOpen) else logging.WARNING
+    log.log(level, "503: %s: %s", type(error).__name__, error)
+
+
 def _ours(error: CouponAppError) -> Response:
     if error.code not in ANSWERS or isinstance(error, ConfigurationError):
         return _unexpected(error)
     if isinstance(error, Unavailable):
-        log.warning("503: %s: %s", type(error).__name__, error)
+        note(error)
     detail = str(error) if isinstance(error, InvalidRequest) else ""
     return _answer(error.code, detail=detail, headers=headers_of(error))
 

@@ -17,6 +17,7 @@ from couponapp.issuing.issue import Outcome
 from couponapp.web import inputs
 from couponapp.web.answers import language, message
 from couponapp.web.attempt import attempt_to_issue
+from couponapp.web.failures import note
 from couponapp.web.parts import parts
 from couponapp.web.words import word
 
@@ -60,6 +61,8 @@ def issue_coupon(coupon_id: str) -> BaseResponse:
         code = attempt_to_issue(parts(), coupon_id, user_id, key=None, address=request.remote_addr or "").outcome.value
     except (TooManyRequests, Unavailable) as error:
         code = error.code
+        if isinstance(error, Unavailable):
+            note(error)
     if code == Outcome.COUPON_NOT_FOUND:
         raise CouponNotFound()
     flash(code)
