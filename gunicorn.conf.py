@@ -13,14 +13,13 @@ from couponapp.errors import ConfigurationError
 
 # Clients of one moment, most of which wait or are waited for. Each costs some 10 KB and an open file.
 _CONNECTIONS = 2000
-# Logs, libraries, the event loop.
+# Besides the pools: Redis, metrics, logs, the event loop.
 _OTHER_FILES = 100
 
 try:
     _settings = settings.load()
     _settings.require_for_web()
     settings.make_directory(_settings, "metrics_dir")
-    # A few connections to Redis and one for the probes are among the others.
     _files = _OTHER_FILES + _settings.pool_issue + _settings.pool_read
     worker_connections = open_files.connections(_CONNECTIONS, others=_files)
 except ConfigurationError as error:
