@@ -18,6 +18,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 
+import psutil
+
 from couponapp import open_files
 from loadtest.client import HOST, Connection, request_bytes
 from loadtest.report import percentiles_ms
@@ -53,12 +55,15 @@ class Seen:
     Attributes:
         rates: issues per second, per round.
         issue_s: latencies of issuing.
+        cpu_s: computing time of the web processes while they issued; less than the rest a matter of
+            what else the machine does.
         good_s: latencies of the good client, by what the slow ones send.
         lost: how often the good client gave up, likewise.
     """
 
     rates: list[float] = field(default_factory=list)
     issue_s: list[float] = field(default_factory=list)
+    cpu_s: float = 0.0
     good_s: dict[str, list[float]] = field(default_factory=lambda: {what: [] for what in HALVES})
     lost: dict[str, int] = field(default_factory=lambda: dict.fromkeys(HALVES, 0))
 
@@ -80,16 +85,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(service: Service, *, rounds: int, seconds: float) -> dict[str, Seen]:
     """What each class has shown; they take turns within each round, and in being the first."""
-    ports = {name: service.start_web(arguments=arguments) for name, arguments in CLASSES.items()}
-    for port in ports.values():
-        _issue(service, port, "warm-up", WARM_UP_S)
+    ports, masters = {}, {}
+    for name, arguments in CLASSES.items():
+        ports[name] = service.start_web(arguments=arguments)
+        masters[name] = psutil.Process(service.web.process.pid)
+        _issue(service, ports[name], f"warm-up {name}", WARM_UP_S)
     seen = {name: Seen() for name in CLASSES}
     names = list(CLASSES)
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
             one, port = seen[name], ports[name]
-            rate, latencies_s = _issue(service, port, f"{name}-{number}", seconds)
+            before_s = _cpu_s(masters[name])
+            rate, latencies_s = _issue(service, port, f"{name} {number}", seconds)
+            one.cpu_s += _cpu_s(masters[name]) - before_s
             one.rates.append(rate)
             one.issue_s += latencies_s
             for what, half in HALVES.items():
@@ -109,6 +118,11 @@ def _issue(service: Service, port: int, users: str, seconds: float) -> tuple[flo
     # Not a thread of this process: the generator must not share an interpreter with anything.
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(issue_for, (port, requests, seconds))
+
+
+def _cpu_s(master: psutil.Process) -> float:
+    times = [worker.cpu_times() for worker in master.children()]
+    return float(sum(one.user + one.system for one in times))
 
 
 def issue_for(port: int, requests: list[bytes], seconds: float) -> tuple[float, list[float]]:
@@ -193,12 +207,18 @@ def _wait_until_recovered(port: int) -> None:
 
 
 def table(seen: dict[str, Seen]) -> str:
-    """Issues per second and p99; then p50 and p99 of the good client, and how often it gave up."""
-    lines = ["", f"{'':<24}{'issues/s':>9}{'of ours':>9}{'p99 ms':>8}" + "".join(f"{what:>28}" for what in HALVES)]
-    lines.append(f"{'':<24}{'':>26}" + f"{'p50 ms':>10}{'p99 ms':>9}{'gave up':>9}" * len(HALVES))
+    """Issuing: rate, latency and computing time. The good client: latency, and how often it gave up."""
+    lines = ["", f"{'':<24}{'32 clients issue':>35}" + "".join(f"{what:>28}" for what in HALVES)]
+    lines.append(
+        f"{'':<24}{'per s':>9}{'of ours':>9}{'p99 ms':>8}{'CPU ms':>9}"
+        + f"{'p50 ms':>10}{'p99 ms':>9}{'gave up':>9}" * len(HALVES)
+    )
     for name, one in seen.items():
         of_ours = median(rate / ours for rate, ours in zip(one.rates, seen[OURS].rates, strict=True))
-        line = f"{name:<24}{median(one.rates):>9.0f}{of_ours:>9.2f}{percentiles_ms(one.issue_s)[99]:>8.0f}"
+        cpu_ms = 1000 * one.cpu_s / len(one.issue_s)
+        line = (
+            f"{name:<24}{median(one.rates):>9.0f}{of_ours:>9.2f}{percentiles_ms(one.issue_s)[99]:>8.0f}{cpu_ms:>9.2f}"
+        )
         for what in HALVES:
             if one.good_s[what]:
                 good_ms = percentiles_ms(one.good_s[what])
