@@ -123,10 +123,10 @@ def answer(
         status: where it is not the code's own.
         headers: more headers.
     """
-    words = ANSWERS[code]
-    text = message(code) + (f" ({detail})" if detail else "")
+    words, asked_for = ANSWERS[code], language()
+    text = (words.en if asked_for == "en" else words.ko) + (f" ({detail})" if detail else "")
     body = _encode({"success": words.status < 400, "code": code, "message": text, "data": data})
-    all_headers = [*_HEADERS, *SECURITY_HEADERS, ("Content-Language", language()), *(headers or {}).items()]
+    all_headers = [*_HEADERS, *SECURITY_HEADERS, ("Content-Language", asked_for), *(headers or {}).items()]
     return Answer(body, status or words.status, all_headers)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 from flask import Flask, Request, Response, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
@@ -73,7 +74,7 @@ def create_app(config: Settings | None = None) -> Flask:
     """
     config = config or settings.load()
     config.require_for_web()
-    app = Flask("couponapp.web", static_url_path="/static")
+    app = _App("couponapp.web", static_url_path="/static")
     app.config.update(
         SECRET_KEY=config.secret_key,
         # One byte more, because a chunked body is cut off here without a word: see check_body.
@@ -84,6 +85,7 @@ def create_app(config: Settings | None = None) -> Flask:
         SESSION_COOKIE_SECURE=config.cookie_secure,
         SEND_FILE_MAX_AGE_DEFAULT=300,  # their addresses carry no version
         PROVIDE_AUTOMATIC_OPTIONS=False,  # 405 like any other method that nobody needs
+        WTF_CSRF_CHECK_DEFAULT=False,  # _check_request decides
         WTF_CSRF_TIME_LIMIT=None,  # a page may be open for hours before its event opens
         WTF_CSRF_SSL_STRICT=False,  # the Referer check; the token is what counts
     )
@@ -92,15 +94,21 @@ def create_app(config: Settings | None = None) -> Flask:
     if config.trusted_proxies:
         app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]
     app.extensions[EXTENSION] = _make_parts(config)
-    CSRFProtect(app).exempt(api)
+    csrf = CSRFProtect(app)
     for blueprint in (api, pages, probes, openapi):
         app.register_blueprint(blueprint)
     if config.demo_login:
         app.register_blueprint(login)
     failures.register(app)
-    app.before_request(_check_address)
+    app.before_request(lambda: _check_request(csrf))
     app.after_request(_finish)
     return app
+
+
+class _App(Flask):
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as it is: none of ours is a coroutine, and Flask would look at each at each request."""
+        return func
 
 
 class SessionOfPages(SecureCookieSessionInterface):
@@ -190,13 +198,13 @@ def speaks_against_postgresql(error: BaseException) -> bool:
     return isinstance(error, ConnectionLost | StatementTimedOut | PoolExhausted | ServerTrouble)
 
 
-def _check_address() -> None:
-    environ = request.environ
+def _check_request(csrf: CSRFProtect) -> None:
+    environ, room = request.environ, request.blueprint
     # Werkzeug takes «//metrics» for «/metrics»; a proxy that guards a path may not.
     if environ["PATH_INFO"].startswith("//"):
         raise NotFound()
     # The probes are asked by address, from load balancers that know no name.
-    if request.blueprint == probes.name:
+    if room == probes.name:
         return
     host = environ.get("HTTP_HOST")
     if not host:
@@ -205,6 +213,10 @@ def _check_address() -> None:
     # them here has no effect, and werkzeug's comparison knows no IPv6 address.
     if not _is_allowed(host, parts().settings.allowed_hosts):
         raise InvalidRequest("Host: not one of COUPON_ALLOWED_HOSTS")
+    # The API takes no cookie, so nobody can be made to send one. Everything else is protected,
+    # whatever may be added.
+    if room != api.name:
+        csrf.protect(apply_exemptions=True)
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from wsgiref.types import WSGIEnvironment
+
 from flask import Request
 
 from couponapp.errors import Unauthenticated
@@ -17,13 +19,13 @@ class Identity:
         self._verifier = verifier
         self._cookie_name = cookie_name
 
-    def of_bearer(self, request: Request) -> str:
-        """The user that the Authorization header speaks for.
+    def of_bearer(self, environ: WSGIEnvironment) -> str:
+        """The user that a request's Authorization header speaks for.
 
         Raises:
             Unauthenticated: there is none, or it is not valid.
         """
-        header = request.headers.get("Authorization", "")
+        header: str = environ.get("HTTP_AUTHORIZATION", "")
         if not header.lower().startswith(_SCHEME):
             raise Unauthenticated()
         return self._verifier.verify(header[len(_SCHEME) :].strip())

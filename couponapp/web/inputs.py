@@ -7,6 +7,7 @@ import binascii
 import json
 import re
 from typing import Any
+from wsgiref.types import WSGIEnvironment
 
 from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
@@ -30,7 +31,7 @@ def parse_id(text: str) -> int | None:
     return number if number <= MAX_ID else None
 
 
-def check_body() -> None:
+def check_body(environ: WSGIEnvironment) -> None:
     """The body of an issue request: empty, or one JSON object (whose members nothing needs yet).
 
     Raises:
@@ -38,7 +39,7 @@ def check_body() -> None:
         werkzeug.exceptions.RequestEntityTooLarge: more than 16 KiB.
         werkzeug.exceptions.UnsupportedMediaType: something else than JSON.
     """
-    if request.environ.get("CONTENT_LENGTH", "0") in ("", "0") and "HTTP_TRANSFER_ENCODING" not in request.environ:
+    if environ.get("CONTENT_LENGTH", "0") in ("", "0") and "HTTP_TRANSFER_ENCODING" not in environ:
         return  # what nearly all clients send: nothing
     raw = request.get_data(cache=False)
     if len(raw) > MAX_BODY_BYTES:
@@ -104,13 +105,13 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def idempotency_key() -> str | None:
+def idempotency_key(environ: WSGIEnvironment) -> str | None:
     """The `Idempotency-Key` header, or None.
 
     Raises:
         InvalidRequest: it is not 1 to 255 visible ASCII characters.
     """
-    key = request.headers.get("Idempotency-Key")
+    key: str | None = environ.get("HTTP_IDEMPOTENCY_KEY")
     if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
         raise InvalidRequest("Idempotency-Key: 1 to 255 visible ASCII characters")
     return key
