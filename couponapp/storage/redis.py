@@ -133,11 +133,13 @@ class _Finder(abc.ABC):
         if mine:
             try:
                 search.set_result(self._ask_around(service_name))
-            except BaseException as error:
+            except RedisError as error:
                 search.set_exception(error)
                 raise
             finally:
                 self._search = None
+                if not search.done():  # a signal, or the end of a greenlet
+                    search.set_exception(MasterNotFoundError("the search was broken off"))
         try:
             return search.result(2 * self._timeout_s)
         except Exception as error:
