@@ -375,9 +375,12 @@ def test_a_slot_that_moves_to_another_node_costs_one_call(cluster: Cluster) -> N
     count = counting(connect(cluster.url, timeout_s=2))
     count()
     cluster.owner.ask("DEL", KEY)  # only an empty slot moves without more ado
-    taker = cluster.others[0]
-    for node in (taker, cluster.owner):
-        node.ask("CLUSTER SETSLOT", key_slot(KEY.encode()), "NODE", taker.ask("CLUSTER MYID"))
+    taker, third = cluster.others
+    slot, taker_id = key_slot(KEY.encode()), taker.ask("CLUSTER MYID")
+    taker.ask("CLUSTER SETSLOT", slot, "IMPORTING", cluster.owner.ask("CLUSTER MYID"))
+    # The taker first: as one that imports it takes a new epoch, so that no other node takes the slot back.
+    for node in (taker, third, cluster.owner):
+        node.ask("CLUSTER SETSLOT", slot, "NODE", taker_id)
     assert not works(count)
     assert count() == 1
     assert taker.ask("GET", KEY) == "1"
