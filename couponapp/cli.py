@@ -19,6 +19,7 @@ from flask.cli import AppGroup
 from couponapp import settings, tokens
 from couponapp.errors import CouponAppError, InvalidRequest, Unauthenticated
 from couponapp.guards.breaker import Forced
+from couponapp.notifications_cli import notification_commands
 from couponapp.planning import coupons, switches, verify
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Row, Timeouts
@@ -32,6 +33,7 @@ def register(app: Flask) -> None:
     """Add the commands to `flask`."""
     app.cli.add_command(coupon_commands)
     app.cli.add_command(breaker_commands)
+    app.cli.add_command(notification_commands)
     app.cli.add_command(token)
     app.cli.add_command(migrate)
 

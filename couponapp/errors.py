@@ -107,6 +107,24 @@ class ConstraintViolated(CouponAppError):
 
 
 class ChannelFailed(CouponAppError):
-    """A notification channel did not accept a message; it may accept it later."""
+    """A notification channel did not accept a message."""
 
     code = "CHANNEL_FAILED"
+
+    def __init__(self, message: str, *, permanent: bool = False, retry_after_s: float | None = None) -> None:
+        """Tell what was wrong, and whether it makes sense to try again.
+
+        Args:
+            message: for the log and the dead letter.
+            permanent: the channel will never accept this message.
+            retry_after_s: how long the channel asks to be left alone, with all messages, in seconds.
+        """
+        super().__init__(message)
+        self.permanent = permanent
+        self.retry_after_s = retry_after_s
+
+
+class MessageNotFound(CouponAppError):
+    """There is no such dead letter."""
+
+    code = "MESSAGE_NOT_FOUND"

@@ -130,6 +130,16 @@ def _one_of(*values: str) -> Callable[[str], str]:
     return parse
 
 
+CHANNELS = ("file",)
+
+
+def _channels(raw: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in raw.split(","))
+    if not set(names) <= set(CHANNELS) or len(set(names)) != len(names):
+        raise ValueError("must be a comma-separated list of " + ", ".join(CHANNELS) + ", each at most once")
+    return names
+
+
 def setting(env: str, default: str, parse: Callable[[str], Any], help_text: str) -> Any:
     """Declare a setting.
 
@@ -261,6 +271,9 @@ class Settings:
     time_zone: zoneinfo.ZoneInfo = setting(
         "COUPON_TIME_ZONE", "Asia/Seoul", _time_zone, "Time zone of pages, messages and times typed without one."
     )
+    notify_channels: tuple[str, ...] = setting(
+        "COUPON_NOTIFY_CHANNELS", "file", _channels, "Channels that every notification goes to, comma-separated."
+    )
     notify_dir: Path = setting(
         "COUPON_NOTIFY_DIR", "var/notifications", Path, "Directory in which the file channel leaves its messages."
     )
@@ -269,6 +282,24 @@ class Settings:
         "60",
         _integer(1, 3600),
         "Seconds after which a notification that was handed to RQ, but not sent, is handed over again.",
+    )
+    notify_tries: int = setting(
+        "COUPON_NOTIFY_TRIES", "20", _integer(1, 1000), "Tries on one channel before a notification is a dead letter."
+    )
+    notify_give_up_h: int = setting(
+        "COUPON_NOTIFY_GIVE_UP_H",
+        "24",
+        _integer(1, 720),
+        "Hours after which a notification that fails is a dead letter, however few tries it had.",
+    )
+    notify_timeout_s: int = setting(
+        "COUPON_NOTIFY_TIMEOUT_S", "10", _integer(1, 60), "The most that one try may take, in seconds."
+    )
+    notify_concurrency: int = setting(
+        "COUPON_NOTIFY_CONCURRENCY",
+        "4",
+        _integer(1, 64),
+        "Notifications that one worker process sends on one channel at once.",
     )
     metrics_dir: Path = setting(
         "COUPON_METRICS_DIR", "var/metrics", Path, "Directory that the web processes share to add up their metrics."
@@ -313,6 +344,8 @@ class Settings:
             ConfigurationError: naming the environment variable.
         """
         self.require("database_url")
+        if self.notify_lease_s < 2 * self.notify_timeout_s:
+            raise ConfigurationError("COUPON_NOTIFY_LEASE_S must be at least twice COUPON_NOTIFY_TIMEOUT_S")
         if self.rq_url:
             return
         self.require("redis_url")

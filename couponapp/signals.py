@@ -32,5 +32,9 @@ class StopSignal:
             time.sleep(min(POLL_S, left_s))
         return self._set
 
-    def _handle(self, *_: object) -> None:
+    def set(self) -> None:
+        """Ask to stop, as a signal does."""
         self._set = True
+
+    def _handle(self, *_: object) -> None:
+        self.set()

@@ -1,7 +1,8 @@
-"""The worker process: `python -m couponapp.worker` runs the relay and the RQ worker.
+"""The worker process: `python -m couponapp.worker` runs the relay and an RQ worker for each channel.
 
-Each runs in a child of its own, because RQ's job time-outs need a main thread. A child that
-dies is started again; TERM or Ctrl-C ends both.
+Each runs in a child of its own, because RQ's job time-outs need a main thread, and so that a slow
+channel delays no other. A child that dies is started again; TERM or Ctrl-C ends all. With `--part`
+one of them runs alone.
 """
 
 from __future__ import annotations
@@ -14,34 +15,32 @@ import subprocess
 import sys
 import threading
 
-from rq.worker import SimpleWorker
-
 from couponapp import logs, settings
-from couponapp.errors import CouponAppError
+from couponapp.errors import ConfigurationError, CouponAppError
 from couponapp.notifying import jobs
-from couponapp.notifying.channels import FileChannel
-from couponapp.notifying.relay import QUEUE_NAME, Relay
-from couponapp.settings import Settings
+from couponapp.notifying.channels import Channel
+from couponapp.notifying.channels.file import FileChannel
+from couponapp.notifying.relay import Relay
+from couponapp.notifying.rq_worker import ChannelWorker
+from couponapp.settings import CHANNELS, Settings
 from couponapp.signals import StopSignal
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.storage.redis import connect
 
 log = logging.getLogger(__name__)
 
-PARTS = ("relay", "jobs")
+RELAY = "relay"
 RESTART_DELAY_S = 1.0
 END_TIMEOUT_S = 8.0
 DATABASE_DEADLINE_MS = 5_000
 REDIS_TIMEOUT_S = 2.0
-WORKER_TTL_S = 30
-DEQUEUE_TIMEOUT_S = 2
-SILENT_TIMEOUT_S = 4
+HOUR_S = 3_600.0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the worker until TERM or Ctrl-C; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m couponapp.worker", description=__doc__)
-    parser.add_argument("--part", choices=PARTS, help="run only this part, in this process")
+    parser.add_argument("--part", choices=(RELAY, *CHANNELS), help="run only the relay, or this channel")
     parser.add_argument("--parent", type=int, help="end when this process is no longer the parent")
     given = parser.parse_args(arguments)
     part = given.part
@@ -49,23 +48,25 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = settings.load()
         config.require_for_worker()
+        if part not in (None, RELAY, *config.notify_channels):
+            raise ConfigurationError(f"COUPON_NOTIFY_CHANNELS does not name {part}")
         settings.make_directory(config, "notify_dir")
     except CouponAppError as error:
         print(f"couponapp: {error}", file=sys.stderr)
         return 1
     logs.configure(config.log_level)
     if part is None:
-        return _supervise()
+        return _supervise((RELAY, *config.notify_channels))
     if given.parent is not None:
         _end_with_parent(given.parent)
-    return _run_relay(config) if part == "relay" else _run_jobs(config)
+    return _run_relay(config) if part == RELAY else _run_jobs(config, part)
 
 
-def _supervise() -> int:
+def _supervise(parts: tuple[str, ...]) -> int:
     stop = _stop_on_signal()
     children: dict[str, subprocess.Popen[bytes]] = {}
     while not stop.is_set():
-        for part in PARTS:
+        for part in parts:
             child = children.get(part)
             if child is not None and child.poll() is None:
                 continue
@@ -90,38 +91,30 @@ def _start(part: str) -> subprocess.Popen[bytes]:
 
 
 def _run_relay(config: Settings) -> int:
-    redis = connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S)
-    Relay(_pool(config, "relay"), redis, lease_s=config.notify_lease_s).run(_stop_on_signal())
+    relay = Relay(
+        _pool(config, "relay"),
+        connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S),
+        channels=config.notify_channels,
+        lease_s=config.notify_lease_s,
+        give_up_s=config.notify_give_up_h * HOUR_S,
+    )
+    relay.run(_stop_on_signal())
     return 0
 
 
-def _run_jobs(config: Settings) -> int:
-    channel = FileChannel(config.notify_dir, config.time_zone)
-    jobs.configure(jobs.Delivery(_pool(config, "jobs"), channel))
-    redis = connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S)
-    JobWorker([QUEUE_NAME], connection=redis, worker_ttl=WORKER_TTL_S).work(logging_level=None)
+def _run_jobs(config: Settings, name: str) -> int:
+    policy = jobs.Policy(
+        tries=config.notify_tries, timeout_s=config.notify_timeout_s, concurrency=config.notify_concurrency
+    )
+    delivery = jobs.Delivery(_pool(config, name), _channel(config, name), policy=policy)
+    jobs.configure(delivery)
+    ChannelWorker(delivery, connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S)).work(logging_level=None)
     return 0
 
 
-class JobWorker(SimpleWorker):
-    """Takes jobs from the queue. No fork per job: a send is short, and its failure harms nothing else.
-
-    It waits for a job in short turns. RQ reads every answer with the time-out of the longest wait,
-    and meets several connections in turn when a master has frozen: 25 s for each of them.
-    """
-
-    # Between two tries while Redis is away; RQ's own grows to a minute.
-    max_connection_wait_time = 5.0
-
-    @property
-    def dequeue_timeout(self) -> int:
-        """Seconds that one turn lasts."""
-        return DEQUEUE_TIMEOUT_S
-
-    @property
-    def connection_timeout(self) -> int:
-        """Seconds after which a Redis that does not answer is given up; longer than a turn."""
-        return SILENT_TIMEOUT_S
+def _channel(config: Settings, name: str) -> Channel:
+    assert name == FileChannel.name
+    return FileChannel(config.notify_dir, config.time_zone)
 
 
 def _pool(config: Settings, name: str) -> Pool:

@@ -1,31 +1,11 @@
-"""The outbox table as the relay and the job see it."""
+"""The outbox table: what is to be told. What becomes of it lies in `couponapp.notifying.deliveries`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from couponapp.storage.pool import Connection, Pool
-
-# In order, past rows that another relay holds. A lease that ran out makes a row free again, so
-# whatever RQ or a dead process lost comes back.
-LEASE = """
-UPDATE outbox SET leased_until = now() + make_interval(secs => %(lease_s)s)
-WHERE id IN (
-    SELECT id FROM outbox
-    WHERE sent_at IS NULL AND (leased_until IS NULL OR leased_until < now())
-    ORDER BY id
-    LIMIT %(limit)s
-    FOR UPDATE SKIP LOCKED
-)
-RETURNING id
-"""
-
-
-def lease(connection: Connection, *, limit: int, lease_s: float) -> list[int]:
-    """Take unsent rows for `lease_s` seconds, oldest first. Part of the caller's transaction."""
-    rows = connection.execute(LEASE, {"limit": limit, "lease_s": lease_s}).fetchall()
-    return sorted(row["id"] for row in rows)
+from couponapp.storage.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -33,11 +13,13 @@ class Notice:
     """What there is to tell.
 
     Attributes:
-        outbox_id: also the idempotency key towards a channel.
+        outbox_id: the row that it comes from.
+        created_at: when it happened.
     """
 
     outbox_id: int
     kind: str
+    created_at: datetime
     issuance_id: int
     coupon_id: int
     coupon_name: str
@@ -46,37 +28,41 @@ class Notice:
     issued_at: datetime
     expires_at: datetime
 
+    @property
+    def key(self) -> str:
+        """The idempotency key towards a channel: the same for every try. Letters, digits, `_`."""
+        return f"{self.kind.replace('.', '_')}_{self.issuance_id}"
 
-READ = """
-SELECT o.id AS outbox_id, o.kind, i.id AS issuance_id, i.coupon_id, c.name AS coupon_name,
-       i.user_id, i.code, i.issued_at, i.expires_at
-FROM outbox o
-JOIN issuances i ON i.id = o.issuance_id
-JOIN coupons c ON c.id = i.coupon_id
-WHERE o.id = ANY(%(ids)s) AND o.sent_at IS NULL
-ORDER BY o.id
+
+# In order, past rows that another relay holds. One statement, so a row becomes all of its
+# deliveries or none.
+PLAN = """
+WITH fresh AS (
+    SELECT id FROM outbox WHERE planned_at IS NULL ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+),
+planned AS (
+    UPDATE outbox o SET planned_at = now(), channels_left = cardinality(%(channels)s::text[])
+    FROM fresh WHERE o.id = fresh.id
+    RETURNING o.id, o.issuance_id, o.created_at
+)
+INSERT INTO deliveries (outbox_id, channel, coupon_id, created_at, due_at, give_up_at)
+SELECT p.id, c.channel, i.coupon_id, p.created_at, p.created_at, now() + make_interval(secs => %(give_up_s)s)
+FROM planned p
+JOIN issuances i ON i.id = p.issuance_id
+CROSS JOIN unnest(%(channels)s::text[]) AS c (channel)
 """
 
 
-def read_unsent(pool: Pool, outbox_ids: list[int]) -> list[Notice]:
-    """The content of those rows that have not been sent yet, in order."""
-    return [Notice(**row) for row in pool.fetch_all(READ, {"ids": outbox_ids})]
+def plan(pool: Pool, channels: tuple[str, ...], *, limit: int, give_up_s: float) -> int:
+    """Make deliveries from new outbox rows, oldest first.
 
+    Args:
+        pool: autocommit connections.
+        channels: one delivery for each.
+        limit: the most outbox rows.
+        give_up_s: after that many seconds a delivery that fails is not tried again.
 
-MARK_SENT = "UPDATE outbox SET sent_at = now() WHERE id = ANY(%(ids)s) AND sent_at IS NULL"
-
-
-def mark_sent(pool: Pool, outbox_ids: list[int]) -> None:
-    """Note that a channel has accepted the messages. Twice is as good as once."""
-    pool.execute(MARK_SENT, {"ids": outbox_ids})
-
-
-# The partial index answers this, however many have been sent.
-WAITING = "SELECT count(*) AS waiting FROM outbox WHERE sent_at IS NULL"
-
-
-def waiting(pool: Pool) -> int:
-    """How many messages have not been sent yet."""
-    row = pool.fetch_one(WAITING)
-    assert row is not None
-    return int(row["waiting"])
+    Returns:
+        How many deliveries there are to make.
+    """
+    return pool.execute(PLAN, {"channels": list(channels), "limit": limit, "give_up_s": give_up_s})

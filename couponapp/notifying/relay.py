@@ -1,37 +1,40 @@
-"""The relay: committed outbox rows → RQ jobs."""
+"""The relay: committed outbox rows → deliveries → RQ jobs, a queue for each channel."""
 
 from __future__ import annotations
 
 import logging
 import random
 import time
-from collections.abc import Iterator
-from typing import Protocol
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 from redis import Redis, RedisError
 from rq import Queue
 from rq.queue import EnqueueData
 
 from couponapp.errors import Unavailable
-from couponapp.notifying import jobs, outbox
+from couponapp.notifying import deliveries, jobs, outbox
+from couponapp.notifying.deliveries import Leased
 from couponapp.storage.pool import Pool
 
 log = logging.getLogger(__name__)
 
-QUEUE_NAME = "notifications"
-BATCH = 100
+PLAN_BATCH = 500
 # RQ spends some twenty round trips on a job: several messages share them. A job is still short
 # against its lease, and a failing message does not hold up the others of its job.
 MESSAGES_PER_JOB = 25
-# Jobs that wait in RQ. What is handed over must be sent before its lease ends, or it would be
-# handed over again and again and the queue would grow by itself; the rest waits in the outbox.
-MAX_QUEUED_JOBS = 20
+# Jobs that wait in a channel's queue. What is handed over must be sent before its lease ends, or
+# it would be handed over again and again; and what has just become due, such as another event's
+# first message, waits behind these only. The rest waits in PostgreSQL.
+MAX_QUEUED_JOBS = 4
 # Polling costs one index look-up and, unlike NOTIFY inside the issuing transaction, slows no
 # commit (docs/decisions/0005).
 POLL_S = 0.2
+# A full queue has room again soon.
+FULL_POLL_S = 0.1
 MAX_BACK_OFF_S = 5.0
 PROGRESS_EVERY_S = 10.0
-JOB_TIMEOUT_S = 30
 FAILED_JOB_TTL_S = 86_400
 
 
@@ -46,19 +49,32 @@ class Stop(Protocol):
 
 
 class Relay:
-    """Hands outbox rows over to RQ. Any number may run at once."""
+    """Hands messages over to RQ. Any number may run at once."""
 
-    def __init__(self, pool: Pool, redis: Redis, *, lease_s: float) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        redis: Redis,
+        *,
+        lease_s: float,
+        channels: tuple[str, ...] = ("file",),
+        give_up_s: float = 86_400.0,
+    ) -> None:
         """Keep what the relay works with.
 
         Args:
             pool: autocommit connections.
             redis: RQ's server, with socket timeouts.
-            lease_s: after that many seconds an unsent row is handed over again.
+            lease_s: after that many seconds an unsent message is handed over again.
+            channels: names of the channels that each message goes to.
+            give_up_s: after that many seconds a message that fails is not tried again.
         """
         self._pool = pool
-        self._queue = Queue(QUEUE_NAME, connection=redis)
+        self._redis = redis
+        self._queues = {name: Queue(jobs.queue_name(name), connection=redis) for name in channels}
         self._lease_s = lease_s
+        self._give_up_s = give_up_s
+        self._full = False
 
     def run(self, stop: Stop) -> None:
         """Hand over until told to stop; waits out any outage of PostgreSQL or Redis."""
@@ -71,49 +87,89 @@ class Relay:
                 log.warning("relay: %s; nothing is lost, trying again", error)
             if time.monotonic() >= tell_s:
                 told, tell_s = self._tell_progress(told), time.monotonic() + PROGRESS_EVERY_S
-            if handed_over < BATCH:
+            if not handed_over:
                 stop.wait(self._delay_s(failures))
 
     def hand_over(self) -> int:
-        """Lease one batch and enqueue its jobs in one round trip; returns how many messages.
+        """Lease what there is room for and enqueue its jobs in one round trip.
 
-        Rows whose jobs could not be enqueued are free again at once, because the lease is
+        Messages whose jobs could not be enqueued are due again at once, because the lease is
         rolled back. Enqueued but not committed means enqueued twice, which the job bears.
+
+        Returns:
+            How many messages, on all channels together.
 
         Raises:
             couponapp.errors.Unavailable: PostgreSQL does not answer.
             redis.RedisError: Redis does not answer.
         """
-        if self._queue.count >= MAX_QUEUED_JOBS:
-            return 0
+        outbox.plan(self._pool, tuple(self._queues), limit=PLAN_BATCH, give_up_s=self._give_up_s)
+        room = self._room()
+        self._full = not all(room.values())
         with self._pool.connection() as connection, connection.transaction():
-            ids = outbox.lease(connection, limit=BATCH, lease_s=self._lease_s)
-            if ids:
-                self._queue.enqueue_many([_job(part) for part in batched(ids, MESSAGES_PER_JOB)])
-        return len(ids)
+            leased = {
+                name: deliveries.lease(connection, name, limit=jobs_left * MESSAGES_PER_JOB, lease_s=self._lease_s)
+                for name, jobs_left in room.items()
+                if jobs_left
+            }
+            if any(leased.values()):
+                self._enqueue(leased)
+        return sum(map(len, leased.values()))
 
-    @staticmethod
-    def _delay_s(failures: int) -> float:
-        if not failures:
-            return POLL_S
-        return random.uniform(0.5, 1.0) * min(MAX_BACK_OFF_S, POLL_S * 2.0**failures)
+    def _room(self) -> dict[str, int]:
+        """How many jobs each channel's queue can still take."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for queue in self._queues.values():
+                pipeline.llen(queue.key)
+            lengths: list[Any] = pipeline.execute()
+        return {name: max(0, MAX_QUEUED_JOBS - int(n)) for name, n in zip(self._queues, lengths, strict=True)}
+
+    def _enqueue(self, leased: Mapping[str, Leased]) -> None:
+        with self._redis.pipeline() as pipeline:
+            for name, messages in leased.items():
+                queued = [self._job(name, ids) for ids in _parts(messages)]
+                self._queues[name].enqueue_many(queued, pipeline=pipeline)
+            pipeline.execute()
+
+    def _job(self, channel: str, outbox_ids: list[int]) -> EnqueueData:
+        """A job that RQ drops by itself when its lease has ended before a worker takes it."""
+        # Never the same id twice: what a dead worker left of a job must not stand in the way of
+        # the next lease's.
+        job_id = f"{channel}-{outbox_ids[0]}-{uuid.uuid4().hex}"
+        return Queue.prepare_data(
+            jobs.deliver,
+            (channel, outbox_ids),
+            job_id=job_id,
+            ttl=max(1, int(self._lease_s)),
+            timeout=jobs.JOB_TIMEOUT_S,
+            result_ttl=0,
+            failure_ttl=FAILED_JOB_TTL_S,
+        )
+
+    def _delay_s(self, failures: int) -> float:
+        if failures:
+            return random.uniform(0.5, 1.0) * min(MAX_BACK_OFF_S, POLL_S * 2.0**failures)
+        return FULL_POLL_S if self._full else POLL_S
 
     def _tell_progress(self, told: int) -> int:
         try:
-            waiting = outbox.waiting(self._pool)
+            standing = deliveries.standing(self._pool, tuple(self._queues))
         except Unavailable:
             return told
+        waiting, dead = sum(one.waiting for one in standing.values()), sum(one.dead for one in standing.values())
         if waiting != told:
             log.info("notifications: %s", f"{waiting} waiting" if waiting else "every issuance is notified")
+            if dead:
+                log.warning("notifications: %d dead letters; see flask notifications dead", dead)
         return waiting
+
+
+def _parts(messages: Leased) -> Iterator[list[int]]:
+    """A job for each few sound messages, and one for each suspect one."""
+    yield from batched(messages.sound, MESSAGES_PER_JOB)
+    yield from batched(messages.suspect, 1)
 
 
 def batched(ids: list[int], size: int) -> Iterator[list[int]]:
     """Runs of at most `size` ids, in order."""
     return (ids[start : start + size] for start in range(0, len(ids), size))
-
-
-def _job(outbox_ids: list[int]) -> EnqueueData:
-    return Queue.prepare_data(
-        jobs.deliver, (outbox_ids,), timeout=JOB_TIMEOUT_S, result_ttl=0, failure_ttl=FAILED_JOB_TTL_S
-    )

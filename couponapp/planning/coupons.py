@@ -209,7 +209,7 @@ def _refuse(pool: Pool, coupon_id: int) -> None:
 
 EXPORT = """
 SELECT i.id, i.coupon_id, i.user_id, i.code, i.issued_at, i.expires_at, o.sent_at
-FROM issuances i LEFT JOIN outbox o ON o.issuance_id = i.id AND o.kind = 'issuance.issued'
+FROM issuances i LEFT JOIN outbox_and_archive o ON o.issuance_id = i.id AND o.kind = 'issuance.issued'
 WHERE i.coupon_id = %(coupon_id)s AND i.id > %(after_id)s
 ORDER BY i.id
 LIMIT %(limit)s

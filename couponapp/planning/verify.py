@@ -21,7 +21,7 @@ LEFT JOIN (
 LEFT JOIN (
     SELECT i.coupon_id, count(*) AS issued, count(DISTINCT i.user_id) AS holders,
            count(*) FILTER (WHERE o.id IS NULL) AS untold, count(o.sent_at) AS notified
-    FROM issuances i LEFT JOIN outbox o ON o.issuance_id = i.id AND o.kind = 'issuance.issued'
+    FROM issuances i LEFT JOIN outbox_and_archive o ON o.issuance_id = i.id AND o.kind = 'issuance.issued'
     WHERE %(coupon_id)s::bigint IS NULL OR i.coupon_id = %(coupon_id)s
     GROUP BY 1
 ) i ON i.coupon_id = c.id
@@ -33,7 +33,7 @@ STRAYS = """
 SELECT 'issuance' AS what, i.id FROM issuances i
 WHERE NOT EXISTS (SELECT FROM coupons c WHERE c.id = i.coupon_id)
 UNION ALL
-SELECT 'outbox row', o.id FROM outbox o
+SELECT 'outbox row', o.id FROM outbox_and_archive o
 WHERE NOT EXISTS (SELECT FROM issuances i WHERE i.id = o.issuance_id)
 ORDER BY 1, 2
 LIMIT 100

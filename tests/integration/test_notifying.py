@@ -12,20 +12,21 @@ import psutil
 import pytest
 from redis import Redis, RedisError
 from rq import Queue
-from rq.worker import SimpleWorker
 
 from couponapp.issuing.issue import issue
 from couponapp.local.postgres import free_port
 from couponapp.notifying import jobs
-from couponapp.notifying.channels import FileChannel
-from couponapp.notifying.relay import BATCH, MAX_QUEUED_JOBS, QUEUE_NAME, Relay
+from couponapp.notifying.channels.file import FileChannel
+from couponapp.notifying.relay import MAX_QUEUED_JOBS, MESSAGES_PER_JOB, Relay
+from couponapp.notifying.rq_worker import ChannelWorker
 from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
 from tests.servers import end, running_worker, wait_until
 
 NewCoupon = Callable[..., int]
 SEOUL = ZoneInfo("Asia/Seoul")
-LEASES_RUN_OUT = "UPDATE outbox SET leased_until = now() - interval '1 second' WHERE leased_until IS NOT NULL"
+FILE_QUEUE = jobs.queue_name("file")
+LEASES_RUN_OUT = "UPDATE deliveries SET due_at = now() - interval '1 second' WHERE sent_at IS NULL"
 
 
 @pytest.fixture
@@ -43,8 +44,9 @@ def work(pool: Pool, redis: Redis, notifications: Path) -> Callable[[], None]:
     """Lets an RQ worker do everything that is queued."""
 
     def run() -> None:
-        jobs.configure(jobs.Delivery(pool, FileChannel(notifications, SEOUL)))
-        SimpleWorker([QUEUE_NAME], connection=redis).work(burst=True)
+        delivery = jobs.Delivery(pool, FileChannel(notifications, SEOUL))
+        jobs.configure(delivery)
+        ChannelWorker(delivery, redis).work(burst=True)
 
     return run
 
@@ -83,17 +85,17 @@ def test_rows_are_handed_over_oldest_first_and_once(
     coupon_id = new_coupon(total=100)
     issue_to(pool, coupon_id, *(f"user-{n}" for n in range(60)))
     assert [relay.hand_over(), relay.hand_over()] == [60, 0]
-    queued = [outbox_id for job in Queue(QUEUE_NAME, connection=redis).get_jobs() for outbox_id in job.args[0]]
+    queued = [outbox_id for job in Queue(FILE_QUEUE, connection=redis).get_jobs() for outbox_id in job.args[1]]
     rows = pool.fetch_all("SELECT id FROM outbox ORDER BY id")
     assert queued == [row["id"] for row in rows]
 
 
 def test_relays_at_once_share_the_rows(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
     coupon_id = new_coupon(total=500)
-    issue_to(pool, coupon_id, *(f"user-{n}" for n in range(3 * BATCH)))
+    issue_to(pool, coupon_id, *(f"user-{n}" for n in range(3 * MESSAGES_PER_JOB)))
     with ThreadPoolExecutor(3) as executor:
         counts = list(executor.map(lambda _: Relay(pool, redis, lease_s=60).hand_over(), range(3)))
-    queued = [outbox_id for job in Queue(QUEUE_NAME, connection=redis).get_jobs() for outbox_id in job.args[0]]
+    queued = [outbox_id for job in Queue(FILE_QUEUE, connection=redis).get_jobs() for outbox_id in job.args[1]]
     assert sum(counts) == len(queued) == len(set(queued))
 
 
@@ -126,11 +128,13 @@ def test_a_repeated_job_sends_nothing_again(
     relay.hand_over()
     pool.execute(LEASES_RUN_OUT)
     relay.hand_over()
-    assert Queue(QUEUE_NAME, connection=redis).count == 2
+    assert Queue(FILE_QUEUE, connection=redis).count == 2
     work()
     first = pool.fetch_one("SELECT sent_at FROM outbox")
     (message,) = messages(notifications)
-    pool.execute("UPDATE outbox SET sent_at = NULL")  # as if the crash came between sending and noting it
+    # As if the crash came between sending and noting it.
+    pool.execute("UPDATE outbox SET sent_at = NULL, channels_left = 1")
+    pool.execute("UPDATE deliveries SET sent_at = NULL")
     pool.execute(LEASES_RUN_OUT)
     relay.hand_over()
     work()
@@ -158,9 +162,9 @@ def test_one_message_that_cannot_be_sent_does_not_hold_up_the_others(
 def test_the_queue_never_holds_more_than_its_leases_can_bear(
     pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis
 ) -> None:
-    queue = Queue(QUEUE_NAME, connection=redis)
+    queue = Queue(FILE_QUEUE, connection=redis)
     for _ in range(MAX_QUEUED_JOBS):
-        queue.enqueue(jobs.deliver, [])
+        queue.enqueue(jobs.deliver, "file", [])
     issue_to(pool, new_coupon(), "kim")
     assert relay.hand_over() == 0
     queue.empty()  # type: ignore[no-untyped-call]  # rq brings no types here
@@ -177,14 +181,14 @@ def test_the_worker_replaces_a_killed_part_and_ends_with_its_children(
     coupon_id = new_coupon()
     with running_worker(tmp_path, environ) as process:
         worker = psutil.Process(process.pid)
-        for part in ("relay", "jobs"):
+        for part in ("relay", "file"):
             issue_to(pool, coupon_id, f"before-{part}")
             wait_until(lambda: verify(pool).coupons[0]["waiting"] == 0, timeout_s=30, what="all is delivered")
             killed = parts(worker)[part]
             killed.kill()
             issue_to(pool, coupon_id, f"after-{part}")
             wait_until(lambda: verify(pool).coupons[0]["waiting"] == 0, timeout_s=30, what=f"all after {part} died")
-            wait_until(lambda: set(parts(worker)) == {"relay", "jobs"}, timeout_s=10, what="both parts run")
+            wait_until(lambda: set(parts(worker)) == {"relay", "file"}, timeout_s=10, what="both parts run")
         children = worker.children(recursive=True)
         assert end(process) == 0
         assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
@@ -193,7 +197,7 @@ def test_the_worker_replaces_a_killed_part_and_ends_with_its_children(
 def test_the_workers_parts_do_not_outlive_it(tmp_path: Path, environ: dict[str, str]) -> None:
     with running_worker(tmp_path, environ) as process:
         worker = psutil.Process(process.pid)
-        wait_until(lambda: set(parts(worker)) == {"relay", "jobs"}, timeout_s=10, what="both parts run")
+        wait_until(lambda: set(parts(worker)) == {"relay", "file"}, timeout_s=10, what="both parts run")
         children = list(parts(worker).values())
         process.kill()
         process.wait(5)

@@ -17,9 +17,9 @@ from rq.worker import SimpleWorker
 
 from couponapp.issuing import issue as ours
 from couponapp.notifying import jobs
-from couponapp.notifying.channels import FileChannel
+from couponapp.notifying.channels.file import FileChannel
 from couponapp.notifying.outbox import Notice
-from couponapp.notifying.relay import QUEUE_NAME, Relay
+from couponapp.notifying.relay import Relay
 from couponapp.storage.pool import Pool
 from tests.race import CONNECTIONS, judge, race
 from tests.servers import wait_until
@@ -106,7 +106,7 @@ def deliver_all(pool: Pool, redis: Redis, directory: Path) -> Counter[str]:
     jobs.configure(jobs.Delivery(pool, channel))
     relay = Relay(pool, redis, lease_s=3600)
     while relay.hand_over():
-        SimpleWorker([QUEUE_NAME], connection=redis).work(burst=True)
+        SimpleWorker([jobs.queue_name(channel.name)], connection=redis).work(burst=True)
     return channel.sent
 
 

@@ -131,7 +131,12 @@ BAD_VALUES: dict[str, list[str]] = {
     "COUPON_COOKIE_NAME": ["a b", "a;b", "a=b", "é", "a\r\nb", "x" * 65, "coupon_session"],
     "COUPON_COOKIE_SECURE": ["on", "no"],
     "COUPON_TIME_ZONE": ["Mars/Olympus", "KST+9", "../../etc/passwd", "/etc/passwd", "\0"],
+    "COUPON_NOTIFY_CHANNELS": [",", "file,", "pigeon", "file,file", "FILE"],
     "COUPON_NOTIFY_LEASE_S": ["0", "3601", "1m"],
+    "COUPON_NOTIFY_TRIES": ["0", "1001"],
+    "COUPON_NOTIFY_GIVE_UP_H": ["0", "721", "1d"],
+    "COUPON_NOTIFY_TIMEOUT_S": ["0", "61"],
+    "COUPON_NOTIFY_CONCURRENCY": ["0", "65"],
     "COUPON_LOG_LEVEL": ["verbose", "INFO", "10"],
 }
 
@@ -179,6 +184,13 @@ def test_the_worker_does_not_start_on_a_cluster() -> None:
     with pytest.raises(ConfigurationError, match=r"^COUPON_RQ_URL is not set, and REDIS_URL is a cluster"):
         settings.load(cluster).require_for_worker()
     settings.load({**cluster, "COUPON_RQ_URL": "redis://host/0"}).require_for_worker()
+
+
+def test_a_lease_that_a_try_could_outlive_stops_the_worker() -> None:
+    complete = {"DATABASE_URL": "postgresql://host/db", "REDIS_URL": "redis://host/0", "COUPON_NOTIFY_LEASE_S": "19"}
+    with pytest.raises(ConfigurationError, match=r"^COUPON_NOTIFY_LEASE_S must be at least twice"):
+        settings.load(complete).require_for_worker()
+    settings.load({**complete, "COUPON_NOTIFY_TIMEOUT_S": "9"}).require_for_worker()
 
 
 # Secrets

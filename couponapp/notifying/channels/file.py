@@ -1,24 +1,14 @@
-"""Ways to a holder."""
+"""The file channel: for demos."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from couponapp.errors import ChannelFailed
-from couponapp.notifying.messages import render
+from couponapp.notifying.messages import render_file
 from couponapp.notifying.outbox import Notice
-
-
-class Channel(Protocol):
-    """Accepts messages; the same message twice has the effect of one."""
-
-    name: str
-
-    def send(self, notice: Notice) -> None:
-        """Accept the message for good, or raise ChannelFailed."""
 
 
 class FileChannel:
@@ -34,14 +24,14 @@ class FileChannel:
         """Write the message; a repeat finds the file and leaves it as it is.
 
         Raises:
-            ChannelFailed: the file cannot be written.
+            ChannelFailed: the file cannot be written now.
         """
         # The kind is one of ours and the id a number: nothing of the user's gets into the name.
         path = self._directory / f"{notice.kind}-{notice.issuance_id}.txt"
         draft = path.with_suffix(f".{os.getpid()}.draft")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            draft.write_text(render(notice, self._time_zone), encoding="utf-8")
+            draft.write_text(render_file(notice, self._time_zone), encoding="utf-8")
             try:
                 os.link(draft, path)  # whole or not at all, and never over an earlier one
             except FileExistsError:

@@ -1,0 +1,298 @@
+"""The deliveries table: each message on each channel, from «due» to «sent» or «dead»."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from couponapp.errors import MessageNotFound
+from couponapp.notifying.outbox import Notice
+from couponapp.storage.pool import Connection, Pool, Row
+
+_OPEN = "sent_at IS NULL AND dead_at IS NULL"
+
+# Each coupon that has something due gets the same share, oldest first, so an event of a hundred
+# thousand does not starve another. The recursion steps from coupon to coupon along the partial
+# index: one look-up each, however many messages wait. Rows that another relay holds are skipped.
+# A lease that ran out makes a row due again, so whatever RQ or a dead process lost comes back.
+LEASE = f"""
+WITH RECURSIVE heads AS (
+    (SELECT coupon_id, due_at FROM deliveries WHERE channel = %(channel)s AND {_OPEN}
+     ORDER BY coupon_id, due_at LIMIT 1)
+    UNION ALL
+    SELECT following.coupon_id, following.due_at
+    FROM heads CROSS JOIN LATERAL (
+        SELECT coupon_id, due_at FROM deliveries
+        WHERE channel = %(channel)s AND {_OPEN} AND coupon_id > heads.coupon_id
+        ORDER BY coupon_id, due_at LIMIT 1
+    ) following
+),
+due AS (
+    SELECT coupon_id, greatest(1, %(limit)s / count(*) OVER ()) AS share
+    FROM heads WHERE due_at <= now() ORDER BY random() LIMIT %(limit)s
+),
+picked AS (
+    SELECT oldest.outbox_id
+    FROM due CROSS JOIN LATERAL (
+        SELECT outbox_id FROM deliveries
+        WHERE channel = %(channel)s AND {_OPEN} AND coupon_id = due.coupon_id AND due_at <= now()
+        ORDER BY due_at, outbox_id LIMIT due.share
+        FOR UPDATE SKIP LOCKED
+    ) oldest
+)
+UPDATE deliveries d SET due_at = now() + make_interval(secs => %(lease_s)s)
+FROM picked WHERE d.channel = %(channel)s AND d.outbox_id = picked.outbox_id
+RETURNING d.outbox_id, d.tries > d.failures AS suspect
+"""
+
+
+@dataclass(frozen=True)
+class Leased:
+    """Messages to hand over.
+
+    Attributes:
+        sound: outbox ids, oldest first.
+        suspect: those with which a process has died before; they must not take others along.
+    """
+
+    sound: list[int]
+    suspect: list[int]
+
+    def __len__(self) -> int:
+        return len(self.sound) + len(self.suspect)
+
+
+def lease(connection: Connection, channel: str, *, limit: int, lease_s: float) -> Leased:
+    """Take due messages of one channel for `lease_s` seconds. Part of the caller's transaction.
+
+    Args:
+        connection: inside a transaction.
+        channel: its name.
+        limit: the most messages, shared by the coupons that have some.
+        lease_s: when they are due again, in seconds.
+    """
+    rows = connection.execute(LEASE, {"channel": channel, "limit": limit, "lease_s": lease_s}).fetchall()
+    ids = {suspect: sorted(r["outbox_id"] for r in rows if r["suspect"] == suspect) for suspect in (False, True)}
+    return Leased(ids[False], ids[True])
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One message that this process is about to send.
+
+    Attributes:
+        tries: which try this is, from 1.
+        failures: how many of the earlier ones came back with an error; the others did not come back.
+        left_s: what is left of the lease, in seconds.
+        given_up: its time is over: if this try fails, there is no other.
+    """
+
+    notice: Notice
+    tries: int
+    failures: int
+    left_s: float
+    given_up: bool
+
+
+# Counts the try before it is made, so that one which kills its process is counted too.
+CLAIM = f"""
+WITH claimed AS (
+    UPDATE deliveries SET tries = tries + 1
+    WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND {_OPEN} AND due_at > now()
+    RETURNING outbox_id, tries, failures,
+              extract(epoch FROM due_at - now())::float8 AS left_s, give_up_at <= now() AS given_up
+)
+SELECT t.tries, t.failures, t.left_s, t.given_up,
+       o.id AS outbox_id, o.kind, o.created_at, i.id AS issuance_id, i.coupon_id, c.name AS coupon_name,
+       i.user_id, i.code, i.issued_at, i.expires_at
+FROM claimed t
+JOIN outbox o ON o.id = t.outbox_id
+JOIN issuances i ON i.id = o.issuance_id
+JOIN coupons c ON c.id = i.coupon_id
+ORDER BY o.id
+"""
+_OF_CLAIM = ("tries", "failures", "left_s", "given_up")
+
+
+def claim(pool: Pool, channel: str, outbox_ids: Sequence[int]) -> list[Claim]:
+    """Begin a try of those messages that are still open and whose lease has not run out, in order."""
+    rows = pool.fetch_all(CLAIM, {"channel": channel, "ids": list(outbox_ids)})
+    return [
+        Claim(
+            Notice(**{name: value for name, value in row.items() if name not in _OF_CLAIM}),
+            **{name: row[name] for name in _OF_CLAIM},
+        )
+        for row in rows
+    ]
+
+
+# The outbox rows are locked in order first: two channels that finish the same messages would
+# otherwise wait for each other crosswise. The last channel's «sent» is the message's.
+MARK_SENT = f"""
+WITH locked AS MATERIALIZED (
+    SELECT id FROM outbox WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE
+),
+done AS (
+    UPDATE deliveries d SET sent_at = now(), reason = NULL
+    FROM locked WHERE d.outbox_id = locked.id AND d.channel = %(channel)s AND {_OPEN}
+    RETURNING d.outbox_id, extract(epoch FROM clock_timestamp() - d.created_at)::float8 AS took_s
+),
+counted AS (
+    UPDATE outbox o SET channels_left = o.channels_left - 1,
+                        sent_at = CASE WHEN o.channels_left = 1 THEN now() END
+    FROM done WHERE o.id = done.outbox_id
+)
+SELECT took_s FROM done
+"""
+
+
+def mark_sent(pool: Pool, channel: str, outbox_ids: Sequence[int]) -> list[float]:
+    """Note that the channel has accepted the messages. Twice is as good as once.
+
+    Returns:
+        For each that was not noted before: seconds from its commit until now.
+    """
+    rows = pool.fetch_all(MARK_SENT, {"channel": channel, "ids": sorted(outbox_ids)})
+    return [row["took_s"] for row in rows]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A try that came back with an error.
+
+    Attributes:
+        delay_s: until the next one, in seconds; None: there is none, the message is a dead letter.
+    """
+
+    outbox_id: int
+    reason: str
+    delay_s: float | None
+
+
+PUT_OFF = f"""
+UPDATE deliveries d SET failures = d.failures + 1, reason = f.reason,
+    due_at = CASE WHEN f.delay_s IS NULL THEN d.due_at ELSE now() + make_interval(secs => f.delay_s) END,
+    dead_at = CASE WHEN f.delay_s IS NULL THEN now() END
+FROM unnest(%(ids)s::bigint[], %(reasons)s::text[], %(delays)s::float8[]) AS f (outbox_id, reason, delay_s)
+WHERE d.channel = %(channel)s AND d.outbox_id = f.outbox_id AND {_OPEN}
+"""
+
+
+def put_off(pool: Pool, channel: str, failures: Sequence[Failure]) -> None:
+    """Note failures: each message is due again after its delay, or dead."""
+    params = {
+        "channel": channel,
+        "ids": [one.outbox_id for one in failures],
+        "reasons": [one.reason for one in failures],
+        "delays": [one.delay_s for one in failures],
+    }
+    pool.execute(PUT_OFF, params)
+
+
+RELEASE = f"""
+UPDATE deliveries SET tries = tries - 1, due_at = now() + make_interval(secs => %(delay_s)s)
+WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND {_OPEN}
+"""
+
+
+def release(pool: Pool, channel: str, outbox_ids: Sequence[int], delay_s: float) -> None:
+    """Give claimed messages back that were not tried after all.
+
+    Args:
+        pool: autocommit connections.
+        channel: its name.
+        outbox_ids: the messages.
+        delay_s: when they are due again, in seconds.
+    """
+    pool.execute(RELEASE, {"channel": channel, "ids": list(outbox_ids), "delay_s": delay_s})
+
+
+# The partial indexes answer this, however many have been sent.
+STANDING = f"""
+SELECT channel, count(*) AS waiting, extract(epoch FROM now() - min(created_at))::float8 AS oldest_s, 0 AS dead
+FROM deliveries WHERE {_OPEN} GROUP BY channel
+UNION ALL
+SELECT channel, 0, 0, count(*) FROM deliveries WHERE dead_at IS NOT NULL GROUP BY channel
+UNION ALL
+SELECT NULL, count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8, 0
+FROM outbox WHERE planned_at IS NULL
+"""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one channel stands.
+
+    Attributes:
+        waiting: messages that are not sent yet and not dead.
+        oldest_s: age of the oldest of them, in seconds.
+        dead: dead letters.
+    """
+
+    waiting: int = 0
+    oldest_s: float = 0.0
+    dead: int = 0
+
+
+def standing(pool: Pool, channels: Sequence[str]) -> dict[str, Standing]:
+    """How every channel stands: those named, and those that are no longer configured but have messages.
+
+    An outbox row that the relay has not seen yet waits on every channel that is named.
+    """
+    rows = pool.fetch_all(STANDING)
+    fresh = next(row for row in rows if row["channel"] is None)
+    found: dict[str, Standing] = {name: Standing() for name in channels}
+    for row in rows:
+        if row["channel"] is not None:
+            found[row["channel"]] = _sum(found.get(row["channel"], Standing()), row)
+    return {name: _sum(one, fresh) if name in channels else one for name, one in found.items()}
+
+
+def _sum(one: Standing, row: Row) -> Standing:
+    return Standing(one.waiting + row["waiting"], max(one.oldest_s, row["oldest_s"]), one.dead + row["dead"])
+
+
+DEAD = """
+SELECT d.outbox_id AS id, d.channel, o.kind, i.coupon_id, i.id AS issuance_id, i.user_id, d.tries, d.dead_at, d.reason
+FROM deliveries d
+JOIN outbox o ON o.id = d.outbox_id
+JOIN issuances i ON i.id = o.issuance_id
+WHERE d.dead_at IS NOT NULL
+ORDER BY d.dead_at, d.outbox_id, d.channel
+LIMIT %(limit)s
+"""
+
+
+def dead_letters(pool: Pool, *, limit: int) -> list[Row]:
+    """The dead letters, oldest first, at most `limit`."""
+    return pool.fetch_all(DEAD, {"limit": limit})
+
+
+RETRY = """
+UPDATE deliveries SET dead_at = NULL, tries = 0, failures = 0, due_at = now(),
+                      give_up_at = now() + make_interval(secs => %(give_up_s)s)
+WHERE dead_at IS NOT NULL AND (%(ids)s::bigint[] IS NULL OR outbox_id = ANY(%(ids)s))
+RETURNING outbox_id
+"""
+
+
+def retry(pool: Pool, outbox_ids: Sequence[int] | None, *, give_up_s: float) -> int:
+    """Let dead letters be tried anew, with all their tries.
+
+    Args:
+        pool: autocommit connections.
+        outbox_ids: which; all when None.
+        give_up_s: how long they are tried, in seconds.
+
+    Returns:
+        How many deliveries that is.
+
+    Raises:
+        MessageNotFound: one of the ids is no dead letter. Nothing is retried then.
+    """
+    params = {"ids": None if outbox_ids is None else list(outbox_ids), "give_up_s": give_up_s}
+    with pool.connection() as connection, connection.transaction():
+        rows = connection.execute(RETRY, params).fetchall()
+        if missing := sorted(set(outbox_ids or ()) - {row["outbox_id"] for row in rows}):
+            raise MessageNotFound(f"no dead letter has the id {missing[0]}")
+    return len(rows)
