@@ -65,6 +65,13 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def _webhook_url(raw: str) -> str:
+    parts = urlsplit(_url("https", "http")(raw))
+    if not parts.hostname or parts.username is not None or not raw.isascii() or not raw.isprintable() or " " in raw:
+        raise ValueError("must be a URL with a host, in ASCII, without a user")
+    return raw
+
+
 _one_redis = _url("redis", "rediss", "unix", redis_address.SENTINEL, redis_address.CLUSTER)
 
 
@@ -130,7 +137,15 @@ def _one_of(*values: str) -> Callable[[str], str]:
     return parse
 
 
-CHANNELS = ("file",)
+CHANNELS = ("file", "webhook")
+
+
+def _webhook_secrets(raw: str) -> tuple[str, ...]:
+    for secret in raw.split():
+        # Standard Webhooks: 24 to 64 bytes, in base64.
+        if not re.fullmatch(r"whsec_([A-Za-z0-9+/]{4}){8,21}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", secret):
+            raise ValueError("must be secrets such as whsec_…, each with 24 to 64 bytes in base64, the newest first")
+    return tuple(raw.split())
 
 
 def _channels(raw: str) -> tuple[str, ...]:
@@ -301,6 +316,19 @@ class Settings:
         _integer(1, 64),
         "Notifications that one worker process sends on one channel at once.",
     )
+    webhook_url: str = setting("COUPON_WEBHOOK_URL", "", _webhook_url, "Where the webhook channel posts its events.")
+    webhook_secrets: tuple[str, ...] = setting(
+        "COUPON_WEBHOOK_SECRET",
+        "",
+        _webhook_secrets,
+        "Signs them: whsec_ and base64 of 24 to 64 bytes; several, to change it, are separated by spaces.",
+    )
+    webhook_rate: str = setting(
+        "COUPON_WEBHOOK_RATE", "", _rate, "The most events that one worker process posts; unset: no limit."
+    )
+    webhook_private: bool = setting(
+        "COUPON_WEBHOOK_PRIVATE", "0", _flag, "1 lets the webhook lead to addresses that are not public."
+    )
     metrics_dir: Path = setting(
         "COUPON_METRICS_DIR", "var/metrics", Path, "Directory that the web processes share to add up their metrics."
     )
@@ -346,6 +374,8 @@ class Settings:
         self.require("database_url")
         if self.notify_lease_s < 2 * self.notify_timeout_s:
             raise ConfigurationError("COUPON_NOTIFY_LEASE_S must be at least twice COUPON_NOTIFY_TIMEOUT_S")
+        if "webhook" in self.notify_channels:
+            self.require("webhook_url", "webhook_secrets")
         if self.rq_url:
             return
         self.require("redis_url")
@@ -412,7 +442,7 @@ def load(environ: Mapping[str, str] | None = None, **overrides: str) -> Settings
             values[spec.name] = spec.metadata["parse"](raw or default)
         except ValueError as error:
             # A secret's text must not reach a log.
-            shown = "" if spec.metadata["parse"] is _secret or "URL" in env else f" (is {raw!r})"
+            shown = "" if "SECRET" in env or "URL" in env else f" (is {raw!r})"
             raise ConfigurationError(f"{env} {error}{shown}") from error
     return Settings(**values)
 

@@ -20,6 +20,8 @@ from couponapp.errors import ConfigurationError, CouponAppError
 from couponapp.notifying import jobs
 from couponapp.notifying.channels import Channel
 from couponapp.notifying.channels.file import FileChannel
+from couponapp.notifying.channels.webhook import WebhookChannel
+from couponapp.notifying.pace import Pace
 from couponapp.notifying.relay import Relay
 from couponapp.notifying.rq_worker import ChannelWorker
 from couponapp.settings import CHANNELS, Settings
@@ -106,15 +108,26 @@ def _run_jobs(config: Settings, name: str) -> int:
     policy = jobs.Policy(
         tries=config.notify_tries, timeout_s=config.notify_timeout_s, concurrency=config.notify_concurrency
     )
-    delivery = jobs.Delivery(_pool(config, name), _channel(config, name), policy=policy)
+    delivery = jobs.Delivery(_pool(config, name), _channel(config, name), policy=policy, pace=_pace(config, name))
     jobs.configure(delivery)
     ChannelWorker(delivery, connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S)).work(logging_level=None)
     return 0
 
 
 def _channel(config: Settings, name: str) -> Channel:
-    assert name == FileChannel.name
+    if name == WebhookChannel.name:
+        return WebhookChannel(
+            config.webhook_url,
+            config.webhook_secrets,
+            timeout_s=config.notify_timeout_s,
+            private=config.webhook_private,
+        )
     return FileChannel(config.notify_dir, config.time_zone)
+
+
+def _pace(config: Settings, name: str) -> Pace | None:
+    rate = {WebhookChannel.name: config.webhook_rate}.get(name)
+    return Pace(rate) if rate else None
 
 
 def _pool(config: Settings, name: str) -> Pool:

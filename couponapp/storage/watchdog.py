@@ -15,15 +15,22 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import psycopg
+
+
+class HasDescriptor(Protocol):
+    """A connection: of psycopg, or a socket."""
+
+    def fileno(self) -> int:
+        """Its descriptor; OSError where it has none."""
 
 
 class Watch:
     """One bounded use of a connection; `fired` tells whether it was cut off."""
 
-    def __init__(self, connection: psycopg.Connection[Any], lock: threading.Condition) -> None:
+    def __init__(self, connection: HasDescriptor, lock: threading.Condition) -> None:
         self.connection = connection
         self.active = True
         self.fired = False
@@ -52,7 +59,7 @@ class Watchdog:
         self._heap: list[tuple[float, int, Watch]] = []
         self._thread: threading.Thread | None = None
 
-    def watch(self, connection: psycopg.Connection[Any], timeout_s: float) -> Watch:
+    def watch(self, connection: HasDescriptor, timeout_s: float) -> Watch:
         """Cut the connection off after a time, unless the watch is stopped before.
 
         Args:
@@ -82,7 +89,7 @@ class Watchdog:
                 self._changed.wait(self._heap[0][0] - now_s if self._heap else None)
 
 
-def _shut(connection: psycopg.Connection[Any]) -> None:
+def _shut(connection: HasDescriptor) -> None:
     # Not close(): libpq's memory belongs to the thread that waits. It frees it when it wakes up.
     with contextlib.suppress(OSError, psycopg.Error):
         # Borrowed, not doubled: when everything hangs there may be no descriptor left for a double.

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
@@ -24,7 +23,7 @@ from couponapp.planning import coupons
 from couponapp.planning.verify import verify
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool
-from couponapp.storage.watchdog import Watch, Watchdog
+from couponapp.storage.watchdog import HasDescriptor, Watch, Watchdog
 from tests.servers import own_postgres, wait_until
 
 NewCoupon = Callable[..., int]
@@ -167,7 +166,7 @@ def test_without_the_watchdog_a_frozen_server_is_waited_for_until_it_thaws(
 ) -> None:
     # The negative control of the test above.
     class Asleep(Watchdog):
-        def watch(self, connection: psycopg.Connection[Any], timeout_s: float) -> Watch:
+        def watch(self, connection: HasDescriptor, timeout_s: float) -> Watch:
             return Watch(connection, threading.Condition())
 
     monkeypatch.setattr("couponapp.storage.pool._watchdog", Asleep())

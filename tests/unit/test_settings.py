@@ -137,6 +137,24 @@ BAD_VALUES: dict[str, list[str]] = {
     "COUPON_NOTIFY_GIVE_UP_H": ["0", "721", "1d"],
     "COUPON_NOTIFY_TIMEOUT_S": ["0", "61"],
     "COUPON_NOTIFY_CONCURRENCY": ["0", "65"],
+    "COUPON_WEBHOOK_URL": [
+        "shop",
+        "ftp://shop/",
+        "https://",
+        "https:///x",
+        "https://u:p@shop/",
+        "https://shop/é",
+        "https://a b/",
+    ],
+    "COUPON_WEBHOOK_SECRET": [
+        "secret",
+        "whsec_",
+        "whsec_c2hvcnQ=",
+        "whsec_" + 22 * "AAAA",
+        "whsec_" + 8 * "AAAA" + " x",
+    ],
+    "COUPON_WEBHOOK_RATE": ["fast", "0/second"],
+    "COUPON_WEBHOOK_PRIVATE": ["yes"],
     "COUPON_LOG_LEVEL": ["verbose", "INFO", "10"],
 }
 
@@ -171,6 +189,17 @@ def test_what_the_worker_needs_is_named() -> None:
     for name in complete:
         with pytest.raises(ConfigurationError, match=f"{name} is not set"):
             settings.load({**complete, name: ""}).require_for_worker()
+
+
+def test_what_a_channel_needs_is_named() -> None:
+    worker = {"DATABASE_URL": "postgresql://host/db", "REDIS_URL": "redis://host/0"}
+    needs = {"webhook": {"COUPON_WEBHOOK_URL": "https://shop.example/", "COUPON_WEBHOOK_SECRET": "whsec_" + 8 * "AAAA"}}
+    for channel, complete in needs.items():
+        given = {**worker, "COUPON_NOTIFY_CHANNELS": f"file,{channel}", **complete}
+        settings.load(given).require_for_worker()
+        for name in complete:
+            with pytest.raises(ConfigurationError, match=f"{name} is not set"):
+                settings.load({**given, name: ""}).require_for_worker()
 
 
 def test_the_worker_takes_rqs_own_redis_before_the_common_one() -> None:
@@ -233,6 +262,8 @@ def test_a_file_is_checked_like_the_value_itself(tmp_path: Path) -> None:
         ("REDIS_URL", "redis+sentinel://host:1/name?password=hush"),
         ("REDIS_URL", "redis+cluster://:hush#more@host:1"),
         ("COUPON_RQ_URL", "redis+cluster://:hush@host:1"),
+        ("COUPON_WEBHOOK_URL", "https://user:hush@shop"),
+        ("COUPON_WEBHOOK_SECRET", "whsec_hush"),
     ],
 )
 def test_a_secret_never_appears_in_the_error(name: str, value: str) -> None:

@@ -1,0 +1,154 @@
+"""A shop's end of the webhook: a real HTTP server that misbehaves as told."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from standardwebhooks import Webhook
+
+SECRET = "whsec_" + base64.b64encode(b"a-webhook-secret-of-32-bytes-123").decode()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, its signature checked."""
+
+    key: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Behaviour = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Receiver:
+    """Accepts everything, unless told otherwise for the next requests or for all."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.accepted: Counter[str] = Counter()
+        self.connections = 0
+        self.always: Behaviour | None = None
+        self.next: deque[Behaviour] = deque()
+        self.before: Callable[[str], None] = lambda key: None
+        self.port = 0
+        self._lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hooks?from=coupons"
+
+    def handle(self, handler: BaseHTTPRequestHandler) -> None:
+        """Take one request."""
+        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        Webhook(SECRET).verify(body, headers)
+        key = headers["webhook-id"]
+        self.before(key)
+        with self._lock:
+            self.requests.append(Request(key, headers, body))
+            behave = self.next.popleft() if self.next else self.always
+            if behave is None:
+                self.accepted[key] += 1
+        (behave or answer(204))(handler)
+
+
+def answer(status: int, **headers: str) -> Behaviour:
+    """Answer like this."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return behave
+
+
+def hang(until: threading.Event) -> Behaviour:
+    """Say nothing until then."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        until.wait(30)
+        handler.close_connection = True
+
+    return behave
+
+
+def drip(until: threading.Event) -> Behaviour:
+    """Answer one byte after the other, for ever: no single wait is long."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        try:
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not until.wait(0.05):
+                handler.wfile.write(b".")
+        except OSError:
+            pass
+        handler.close_connection = True
+
+    return behave
+
+
+def close_after(torn: bytes) -> Behaviour:
+    """Close when so much is said."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(torn)
+        handler.wfile.flush()
+        handler.connection.shutdown(socket.SHUT_RDWR)
+        handler.close_connection = True
+
+    return behave
+
+
+@contextmanager
+def running_receiver() -> Iterator[Receiver]:
+    """Listen on loopback until the block ends."""
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def setup(self) -> None:
+            super().setup()
+            receiver.connections += 1
+
+        def do_POST(self) -> None:
+            receiver.handle(self)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+        def handle_error(self, *_: Any) -> None:
+            """A client that was killed is no error of ours."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    receiver.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
