@@ -27,6 +27,11 @@ LOCAL_ENV_FILE = Path("var/local.env")
 # RFC 7518, section 3.2: a key for HS256 has at least the size of the hash output.
 MIN_SECRET_BYTES = 32
 
+# Plain addresses only, a subset of RFC 5321's «Mailbox».
+EMAIL = re.compile(
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
+)
+
 # The pages' own cookie; see couponapp.web.app.
 SESSION_COOKIE = "coupon_session"
 
@@ -63,6 +68,29 @@ def _url(*schemes: str) -> Callable[[str], str]:
         return raw
 
     return parse
+
+
+def _smtp_url(raw: str) -> str:
+    parts = urlsplit(_url("smtp", "smtps", "smtp+plain")(raw))
+    if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("must be smtp://, smtps:// or smtp+plain://, then [user:password@]host[:port]")
+    if parts.scheme == "smtp+plain" and parts.username is not None:
+        raise ValueError("must not send a password in plain text: smtp+plain:// takes no user")
+    return raw
+
+
+def _email(raw: str) -> str:
+    if not EMAIL.fullmatch(raw):
+        raise ValueError("must be an e-mail address")
+    return raw
+
+
+def _email_of_user(raw: str) -> str:
+    if raw.count("{user_id}") != 1 or "{user_id}" not in raw.partition("@")[0]:
+        raise ValueError("must be an e-mail address with {user_id} before its @, or {user_id} alone")
+    if raw != "{user_id}":
+        _email(raw.replace("{user_id}", "user"))
+    return raw
 
 
 def _webhook_url(raw: str) -> str:
@@ -137,7 +165,7 @@ def _one_of(*values: str) -> Callable[[str], str]:
     return parse
 
 
-CHANNELS = ("file", "webhook")
+CHANNELS = ("file", "email", "webhook")
 
 
 def _webhook_secrets(raw: str) -> tuple[str, ...]:
@@ -316,6 +344,19 @@ class Settings:
         _integer(1, 64),
         "Notifications that one worker process sends on one channel at once.",
     )
+    smtp_url: str = setting(
+        "COUPON_SMTP_URL",
+        "",
+        _smtp_url,
+        "Mail server of the email channel: smtp:// (STARTTLS), smtps:// (TLS) or smtp+plain:// (neither).",
+    )
+    email_from: str = setting("COUPON_EMAIL_FROM", "", _email, "Address that e-mails come from.")
+    email_to: str = setting(
+        "COUPON_EMAIL_TO", "{user_id}", _email_of_user, "Address of a holder; {user_id} is the token's sub."
+    )
+    email_rate: str = setting(
+        "COUPON_EMAIL_RATE", "", _rate, "The most e-mails that one worker process sends; unset: no limit."
+    )
     webhook_url: str = setting("COUPON_WEBHOOK_URL", "", _webhook_url, "Where the webhook channel posts its events.")
     webhook_secrets: tuple[str, ...] = setting(
         "COUPON_WEBHOOK_SECRET",
@@ -374,6 +415,8 @@ class Settings:
         self.require("database_url")
         if self.notify_lease_s < 2 * self.notify_timeout_s:
             raise ConfigurationError("COUPON_NOTIFY_LEASE_S must be at least twice COUPON_NOTIFY_TIMEOUT_S")
+        if "email" in self.notify_channels:
+            self.require("smtp_url", "email_from")
         if "webhook" in self.notify_channels:
             self.require("webhook_url", "webhook_secrets")
         if self.rq_url:

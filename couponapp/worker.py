@@ -19,6 +19,7 @@ from couponapp import logs, settings
 from couponapp.errors import ConfigurationError, CouponAppError
 from couponapp.notifying import jobs
 from couponapp.notifying.channels import Channel
+from couponapp.notifying.channels.email import EmailChannel
 from couponapp.notifying.channels.file import FileChannel
 from couponapp.notifying.channels.webhook import WebhookChannel
 from couponapp.notifying.pace import Pace
@@ -122,11 +123,19 @@ def _channel(config: Settings, name: str) -> Channel:
             timeout_s=config.notify_timeout_s,
             private=config.webhook_private,
         )
+    if name == EmailChannel.name:
+        return EmailChannel(
+            config.smtp_url,
+            sender=config.email_from,
+            recipient=config.email_to,
+            time_zone=config.time_zone,
+            timeout_s=config.notify_timeout_s,
+        )
     return FileChannel(config.notify_dir, config.time_zone)
 
 
 def _pace(config: Settings, name: str) -> Pace | None:
-    rate = {WebhookChannel.name: config.webhook_rate}.get(name)
+    rate = {EmailChannel.name: config.email_rate, WebhookChannel.name: config.webhook_rate}.get(name)
     return Pace(rate) if rate else None
 
 

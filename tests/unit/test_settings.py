@@ -137,6 +137,10 @@ BAD_VALUES: dict[str, list[str]] = {
     "COUPON_NOTIFY_GIVE_UP_H": ["0", "721", "1d"],
     "COUPON_NOTIFY_TIMEOUT_S": ["0", "61"],
     "COUPON_NOTIFY_CONCURRENCY": ["0", "65"],
+    "COUPON_SMTP_URL": ["mail", "http://mail", "smtp://", "smtp://mail/path", "smtp://mail?x", "smtp+plain://u:p@mail"],
+    "COUPON_EMAIL_FROM": ["shop", "a@b", "a b@shop.example", "Shop <a@shop.example>", "a@shop.example\nBcc: x@y.z"],
+    "COUPON_EMAIL_TO": ["minji@shop.example", "a@{user_id}.example", "{user_id}@", "{user_id}{user_id}@shop.example"],
+    "COUPON_EMAIL_RATE": ["fast", "0/second"],
     "COUPON_WEBHOOK_URL": [
         "shop",
         "ftp://shop/",
@@ -193,7 +197,10 @@ def test_what_the_worker_needs_is_named() -> None:
 
 def test_what_a_channel_needs_is_named() -> None:
     worker = {"DATABASE_URL": "postgresql://host/db", "REDIS_URL": "redis://host/0"}
-    needs = {"webhook": {"COUPON_WEBHOOK_URL": "https://shop.example/", "COUPON_WEBHOOK_SECRET": "whsec_" + 8 * "AAAA"}}
+    needs = {
+        "email": {"COUPON_SMTP_URL": "smtps://mail.example", "COUPON_EMAIL_FROM": "coupons@shop.example"},
+        "webhook": {"COUPON_WEBHOOK_URL": "https://shop.example/", "COUPON_WEBHOOK_SECRET": "whsec_" + 8 * "AAAA"},
+    }
     for channel, complete in needs.items():
         given = {**worker, "COUPON_NOTIFY_CHANNELS": f"file,{channel}", **complete}
         settings.load(given).require_for_worker()
@@ -262,6 +269,8 @@ def test_a_file_is_checked_like_the_value_itself(tmp_path: Path) -> None:
         ("REDIS_URL", "redis+sentinel://host:1/name?password=hush"),
         ("REDIS_URL", "redis+cluster://:hush#more@host:1"),
         ("COUPON_RQ_URL", "redis+cluster://:hush@host:1"),
+        ("COUPON_SMTP_URL", "smtp+plain://user:hush@mail"),
+        ("COUPON_SMTP_URL", "smtp://user:hush/more@mail"),
         ("COUPON_WEBHOOK_URL", "https://user:hush@shop"),
         ("COUPON_WEBHOOK_SECRET", "whsec_hush"),
     ],

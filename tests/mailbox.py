@@ -1,0 +1,131 @@
+"""A real SMTP server whose mailbox a test can look into, and which refuses as told."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import email
+import email.policy
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from couponapp.local.postgres import free_port
+
+USER, PASSWORD = "mailer", "p@ss:word"
+
+
+class Mailbox:
+    """What has come in; the handler of the server."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.mails: list[EmailMessage] = []
+        self.recipients: list[str] = []
+        self.sessions = 0
+        self.logins: list[bytes] = []
+        self.say_to_recipient = ""
+        self.say_to_data = ""
+        self.stall: threading.Event | None = None
+
+    async def handle_EHLO(self, server: Any, session: Any, envelope: Any, name: str, answers: Any) -> Any:  # noqa: N802  # aiosmtpd's name
+        """Count the sessions."""
+        self.sessions += 1
+        session.host_name = name
+        return answers
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802  # aiosmtpd's name
+        """Accept the recipient, or say what was told."""
+        if self.say_to_recipient:
+            return self.say_to_recipient
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd's name
+        """Accept the mail, or say what was told."""
+        if self.stall is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.stall.wait, 30)
+        if self.say_to_data:
+            return self.say_to_data
+        assert isinstance(envelope.content, bytes)
+        mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
+        assert isinstance(mail, EmailMessage)
+        self.mails.append(mail)
+        self.recipients += envelope.rcpt_tos
+        return "250 OK"
+
+    def authenticate(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+        """Know one user."""
+        assert isinstance(data, LoginPassword)
+        self.logins.append(data.login)
+        known = (data.login, data.password) == (USER.encode(), PASSWORD.encode())
+        return AuthResult(success=known, handled=False)
+
+
+@contextmanager
+def running_mailbox(
+    *, tls: ssl.SSLContext | None = None, starttls: bool = False, login: bool = False, port: int = 0
+) -> Iterator[Mailbox]:
+    """Listen on loopback until the block ends.
+
+    Args:
+        tls: the server's certificate.
+        starttls: begin in plain text.
+        login: ask for one.
+        port: where; a free one when left out.
+    """
+    mailbox = Mailbox()
+    mailbox.port = port or free_port()
+    more: dict[str, Any] = {"auth_required": True, "authenticator": mailbox.authenticate} if login else {}
+    controller = Controller(
+        mailbox,
+        hostname="127.0.0.1",
+        port=mailbox.port,
+        ssl_context=None if starttls else tls,
+        tls_context=tls if starttls else None,
+        require_starttls=starttls,
+        auth_require_tls=starttls,
+        ready_timeout=30,
+        **more,
+    )
+    controller.start()
+    try:
+        yield mailbox
+    finally:
+        controller.stop()
+
+
+def certificate(directory: Path) -> Path:
+    """A certificate of `localhost` that signs itself, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = directory / "localhost.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + signed.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
