@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import Redis
@@ -61,6 +61,7 @@ class ScriptedChannel:
         self.fails: dict[str, list[BaseException]] = defaultdict(list)
         self.sent: Counter[str] = Counter()
         self.asked: list[str] = []
+        self.before: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
     def fail(self, user: str, *errors: BaseException) -> None:
@@ -68,6 +69,7 @@ class ScriptedChannel:
         self.fails[user].extend(errors)
 
     def send(self, notice: Notice) -> None:
+        self.before()
         with self._lock:
             self.asked.append(notice.user_id)
             if self.fails[notice.user_id]:

@@ -1,0 +1,171 @@
+"""A channel in trouble: it is left alone, it finds back, it delays nobody else; and a channel's rate is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from redis import Redis
+
+from couponapp.guards.breaker import Rules
+from couponapp.notifying import deliveries as table
+from couponapp.notifying import jobs
+from couponapp.notifying.channels.webhook import WebhookChannel
+from couponapp.notifying.jobs import Policy
+from couponapp.notifying.pace import Pace
+from couponapp.notifying.relay import MAX_QUEUED_JOBS, MESSAGES_PER_JOB, Relay
+from couponapp.storage.pool import Pool
+from tests.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
+from tests.receiver import SECRET, Receiver, answer, running_receiver
+
+NewCoupon = Callable[..., int]
+# Opens after four failures, and finds back after a moment.
+QUICK = Rules(window=8, min_calls=4, failure_rate=50.0, open_s=0.2, half_open_calls=1)
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Redis:
+    return Redis.from_url(redis_url)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with running_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def delivery(pool: Pool, receiver: Receiver) -> jobs.Delivery:
+    channel = WebhookChannel(receiver.url, [SECRET], timeout_s=5.0, private=True)
+    return jobs.Delivery(pool, channel, policy=Policy(concurrency=1), rules=QUICK)
+
+
+@pytest.fixture
+def relay(pool: Pool, redis: Redis) -> Relay:
+    return Relay(pool, redis, lease_s=60, channels=("webhook",))
+
+
+def crowd(pool: Pool, new_coupon: NewCoupon, size: int = 20) -> None:
+    issue_to(pool, new_coupon(total=size), *(f"user-{number}" for number in range(size)))
+
+
+def test_a_channel_that_fails_again_and_again_is_left_alone_and_no_try_is_lost(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.Delivery
+) -> None:
+    crowd(pool, new_coupon)
+    receiver.always = answer(500)
+    relay.hand_over()
+    work(delivery, redis)
+    assert len(receiver.requests) == 4
+    tried = sorted(row["tries"] for row in deliveries(pool))
+    assert tried == [0] * 16 + [1] * 4
+    # Healed: found out by one call, and everything goes out.
+    receiver.always = None
+    time.sleep(QUICK.open_s)
+    for _ in range(3):
+        pool.execute(TIME_PASSES)
+        relay.hand_over()
+        work(delivery, redis)
+    assert len(receiver.accepted) == 20
+
+
+def test_without_the_breaker_every_message_of_a_failing_channel_is_tried(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.Delivery
+) -> None:
+    # The negative control of the test above.
+    delivery.breaker.rules = Rules(min_calls=1_000, window=1_000)
+    delivery.breaker.close()
+    crowd(pool, new_coupon)
+    receiver.always = answer(500)
+    relay.hand_over()
+    work(delivery, redis)
+    assert len(receiver.requests) == 20
+
+
+@pytest.mark.parametrize("status", [410, 422])
+def test_messages_that_are_refused_for_good_do_not_open_the_circuit(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.Delivery,
+    status: int,
+) -> None:  # fmt: skip
+    crowd(pool, new_coupon)
+    receiver.always = answer(status)
+    relay.hand_over()
+    work(delivery, redis)
+    assert len(receiver.requests) == 20
+    assert {letter["reason"] for letter in table.dead_letters(pool, limit=100)} == {f"answered {status} (permanent)"}
+
+
+def test_a_receiver_that_asks_for_patience_gets_no_message_until_then(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.Delivery
+) -> None:
+    crowd(pool, new_coupon)
+    receiver.always = answer(429, Retry_After="30")
+    relay.hand_over()
+    work(delivery, redis)
+    assert len(receiver.requests) == 1
+    rows = deliveries(pool)
+    assert sorted(row["tries"] for row in rows) == [0] * 19 + [1]
+    assert all(20.0 < row["due_in_s"] <= 37.0 for row in rows)
+
+
+def test_a_channel_that_is_stuck_delays_no_other(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
+    healthy = ScriptedChannel("healthy")
+    size = 2 * MAX_QUEUED_JOBS * MESSAGES_PER_JOB
+    crowd(pool, new_coupon, size)
+    relay = Relay(pool, redis, lease_s=60, channels=("healthy", "stuck"))
+    while relay.hand_over():  # nobody works on the stuck one: its queue is full, and stays so
+        work(jobs.Delivery(pool, healthy), redis)
+    assert len(healthy.sent) == size
+    assert count(pool, "channel = 'stuck' AND sent_at IS NULL") == size
+    assert redis.llen(f"rq:queue:{jobs.queue_name('stuck')}") == MAX_QUEUED_JOBS
+
+
+def test_a_job_gives_back_what_it_cannot_begin_in_its_time(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
+    channel = ScriptedChannel()
+    crowd(pool, new_coupon, 10)
+    Relay(pool, redis, lease_s=60).hand_over()
+    now_s = [0.0]
+    slow = jobs.Delivery(pool, channel, policy=Policy(concurrency=1), clock=lambda: now_s[0])
+
+    def takes_two_seconds() -> None:
+        now_s[0] += 2.0
+
+    channel.before = takes_two_seconds
+    work(slow, redis)
+    assert len(channel.sent) == 3  # 0, 2 and 4 s: the fourth would begin after five
+    assert count(pool, "sent_at IS NULL AND tries = 0 AND due_at <= now()") == 7
+
+
+def test_a_rate_spreads_messages_evenly() -> None:
+    now_s = [100.0]
+    pace = Pace("5/second", clock=lambda: now_s[0])
+    assert pace.take() == 0.0
+    assert pace.take() == pytest.approx(0.2)
+    now_s[0] += 0.21
+    assert pace.take() == 0.0
+    now_s[0] += 60.0
+    assert [pace.take() > 0 for _ in range(3)] == [False, True, True]  # nothing is saved up
+
+
+def test_a_channel_keeps_its_rate(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver
+) -> None:
+    crowd(pool, new_coupon, 10)
+    relay.hand_over()
+    channel = WebhookChannel(receiver.url, [SECRET], timeout_s=5.0, private=True)
+    began_s = time.monotonic()
+    work(jobs.Delivery(pool, channel, pace=Pace("20/second")), redis)
+    assert len(receiver.accepted) == 10
+    assert time.monotonic() - began_s >= 9 / 20
+
+
+def test_a_circuit_that_opens_does_so_for_this_channel_only(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
+    good, bad = ScriptedChannel("good"), ScriptedChannel("bad")
+    crowd(pool, new_coupon)
+    for number in range(20):
+        bad.fail(f"user-{number}", *temporary())
+    Relay(pool, redis, lease_s=60, channels=("bad", "good")).hand_over()
+    for channel in (bad, good):
+        work(jobs.Delivery(pool, channel, policy=Policy(concurrency=1), rules=QUICK), redis)
+    assert (len(bad.asked), len(good.sent)) == (4, 20)
