@@ -335,6 +335,9 @@ class Settings:
         _integer(1, 720),
         "Hours after which a notification that fails is a dead letter, however few tries it had.",
     )
+    notify_keep_days: int = setting(
+        "COUPON_NOTIFY_KEEP_DAYS", "30", _integer(0, 3650), "Days after which what was sent goes into the archive."
+    )
     notify_timeout_s: int = setting(
         "COUPON_NOTIFY_TIMEOUT_S", "10", _integer(1, 60), "The most that one try may take, in seconds."
     )

@@ -17,7 +17,7 @@ import threading
 
 from couponapp import logs, settings
 from couponapp.errors import ConfigurationError, CouponAppError
-from couponapp.notifying import jobs
+from couponapp.notifying import archive, jobs
 from couponapp.notifying.channels import Channel
 from couponapp.notifying.channels.email import EmailChannel
 from couponapp.notifying.channels.file import FileChannel
@@ -100,6 +100,7 @@ def _run_relay(config: Settings) -> int:
         channels=config.notify_channels,
         lease_s=config.notify_lease_s,
         give_up_s=config.notify_give_up_h * HOUR_S,
+        keep_days=config.notify_keep_days,
     )
     relay.run(_stop_on_signal())
     return 0
@@ -109,8 +110,10 @@ def _run_jobs(config: Settings, name: str) -> int:
     policy = jobs.Policy(
         tries=config.notify_tries, timeout_s=config.notify_timeout_s, concurrency=config.notify_concurrency
     )
-    delivery = jobs.Delivery(_pool(config, name), _channel(config, name), policy=policy, pace=_pace(config, name))
+    pool = _pool(config, name)
+    delivery = jobs.Delivery(pool, _channel(config, name), policy=policy, pace=_pace(config, name))
     jobs.configure(delivery)
+    archive.configure(pool)
     ChannelWorker(delivery, connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S)).work(logging_level=None)
     return 0
 

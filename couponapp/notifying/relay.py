@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 from redis import Redis, RedisError
 from rq import Queue
+from rq.exceptions import DuplicateJobError
 from rq.queue import EnqueueData
 
 from couponapp.errors import Unavailable
-from couponapp.notifying import deliveries, jobs, outbox
+from couponapp.notifying import archive, deliveries, jobs, outbox
 from couponapp.notifying.deliveries import Leased
 from couponapp.storage.pool import Pool
 
@@ -36,6 +37,7 @@ FULL_POLL_S = 0.1
 MAX_BACK_OFF_S = 5.0
 PROGRESS_EVERY_S = 10.0
 FAILED_JOB_TTL_S = 86_400
+ARCHIVE_JOB = "notifications-archive"
 
 
 class Stop(Protocol):
@@ -59,6 +61,7 @@ class Relay:
         lease_s: float,
         channels: tuple[str, ...] = ("file",),
         give_up_s: float = 86_400.0,
+        keep_days: int = 30,
     ) -> None:
         """Keep what the relay works with.
 
@@ -68,20 +71,25 @@ class Relay:
             lease_s: after that many seconds an unsent message is handed over again.
             channels: names of the channels that each message goes to.
             give_up_s: after that many seconds a message that fails is not tried again.
+            keep_days: after that many days what was sent goes into the archive.
         """
         self._pool = pool
         self._redis = redis
         self._queues = {name: Queue(jobs.queue_name(name), connection=redis) for name in channels}
         self._lease_s = lease_s
         self._give_up_s = give_up_s
+        self._keep_days = keep_days
         self._full = False
 
     def run(self, stop: Stop) -> None:
         """Hand over until told to stop; waits out any outage of PostgreSQL or Redis."""
-        failures, told, tell_s = 0, -1, time.monotonic()
+        failures, told, tell_s, archive_s = 0, -1, time.monotonic(), time.monotonic()
         while not stop.is_set():
             try:
                 handed_over, failures = self.hand_over(), 0
+                if time.monotonic() >= archive_s:
+                    self.schedule_archive()
+                    archive_s = time.monotonic() + archive.ARCHIVE_EVERY_S
             except (Unavailable, RedisError) as error:
                 handed_over, failures = 0, failures + 1
                 log.warning("relay: %s; nothing is lost, trying again", error)
@@ -115,6 +123,32 @@ class Relay:
             if any(leased.values()):
                 self._enqueue(leased)
         return sum(map(len, leased.values()))
+
+    def schedule_archive(self) -> bool:
+        """Enqueue a round of archiving, unless one waits or runs: any number of relays make one.
+
+        RQ's own scheduler would be one more process; its cron enqueues once per scheduler.
+
+        Returns:
+            It was enqueued.
+
+        Raises:
+            redis.RedisError: Redis does not answer.
+        """
+        try:
+            Queue(archive.UPKEEP_QUEUE, connection=self._redis).enqueue(
+                archive.run,
+                self._keep_days,
+                job_id=ARCHIVE_JOB,
+                unique=True,
+                ttl=int(archive.ARCHIVE_EVERY_S),
+                job_timeout=jobs.JOB_TIMEOUT_S,
+                result_ttl=0,
+                failure_ttl=int(archive.ARCHIVE_EVERY_S),
+            )
+        except DuplicateJobError:
+            return False
+        return True
 
     def _room(self) -> dict[str, int]:
         """How many jobs each channel's queue can still take."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from redis import Redis
 from rq.worker import SimpleWorker
 
+from couponapp.notifying.archive import UPKEEP_QUEUE
 from couponapp.notifying.jobs import Delivery, queue_name
 
 # An idle worker wakes, and what a dead one left counts as abandoned, after so long.
@@ -15,11 +16,12 @@ SILENT_TIMEOUT_S = 4
 
 
 class ChannelWorker(SimpleWorker):
-    """Runs the jobs of one channel in this process.
+    """Runs the jobs of one channel in this process, and between them the upkeep.
 
     No fork per job: a send is short, and what kills the process harms no other channel. It waits for
     a job in short turns: RQ reads every answer with the time-out of the longest wait, and meets
-    several connections in turn when a master has frozen.
+    several connections in turn when a master has frozen. With two queues RQ takes a job without its
+    intermediate queue, from which one that cannot be read would come back to every new worker.
     """
 
     # Between two tries while Redis is away; RQ's own grows to a minute.
@@ -33,7 +35,7 @@ class ChannelWorker(SimpleWorker):
             redis: RQ's server.
         """
         super().__init__(
-            [queue_name(delivery.channel.name)],
+            [queue_name(delivery.channel.name), UPKEEP_QUEUE],
             connection=redis,
             worker_ttl=WORKER_TTL_S,
             maintenance_interval=MAINTENANCE_EVERY_S,

@@ -21,6 +21,7 @@ from couponapp.notifying.relay import MAX_QUEUED_JOBS, MESSAGES_PER_JOB, Relay
 from couponapp.notifying.rq_worker import ChannelWorker
 from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
+from couponapp.storage.redis import connect
 from tests.servers import end, running_worker, wait_until
 
 NewCoupon = Callable[..., int]
@@ -115,7 +116,7 @@ def test_what_redis_lost_comes_back_after_its_lease(
 
 def test_redis_away_leaves_the_rows_free(pool: Pool, new_coupon: NewCoupon, relay: Relay) -> None:
     issue_to(pool, new_coupon(), "kim")
-    away = Relay(pool, Redis(port=free_port(), socket_connect_timeout=1), lease_s=60)
+    away = Relay(pool, connect(f"redis://127.0.0.1:{free_port()}", timeout_s=1), lease_s=60)
     with pytest.raises(RedisError):
         away.hand_over()
     assert relay.hand_over() == 1

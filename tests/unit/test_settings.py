@@ -135,6 +135,7 @@ BAD_VALUES: dict[str, list[str]] = {
     "COUPON_NOTIFY_LEASE_S": ["0", "3601", "1m"],
     "COUPON_NOTIFY_TRIES": ["0", "1001"],
     "COUPON_NOTIFY_GIVE_UP_H": ["0", "721", "1d"],
+    "COUPON_NOTIFY_KEEP_DAYS": ["-1", "3651", "30d"],
     "COUPON_NOTIFY_TIMEOUT_S": ["0", "61"],
     "COUPON_NOTIFY_CONCURRENCY": ["0", "65"],
     "COUPON_SMTP_URL": ["mail", "http://mail", "smtp://", "smtp://mail/path", "smtp://mail?x", "smtp+plain://u:p@mail"],
