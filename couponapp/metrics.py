@@ -69,3 +69,32 @@ LIMITS_SHARED = Gauge(
     ["limits"],
     multiprocess_mode="livesum",
 )
+NOTIFICATIONS_WAITING = Gauge(
+    "coupon_notifications_waiting",
+    "Notifications that a channel has not accepted yet; dead letters are not among them.",
+    ["channel"],
+    multiprocess_mode="livemax",
+)
+NOTIFICATIONS_OLDEST_SECONDS = Gauge(
+    "coupon_notifications_oldest_seconds",
+    "Age of the oldest of them, in seconds; 0 where none waits.",
+    ["channel"],
+    multiprocess_mode="livemax",
+)
+NOTIFICATIONS_DEAD_LETTERS = Gauge(
+    "coupon_notifications_dead_letters",
+    "Dead letters that nobody has retried.",
+    ["channel"],
+    multiprocess_mode="livemax",
+)
+NOTIFICATIONS_SENT = Counter("coupon_notifications_sent_total", "Notifications that a channel accepted.", ["channel"])
+NOTIFICATIONS_RETRIED = Counter(
+    "coupon_notifications_retried_total", "Tries that failed and will be made again.", ["channel"]
+)
+NOTIFICATIONS_DEAD = Counter("coupon_notifications_dead_total", "Notifications that became dead letters.", ["channel"])
+NOTIFICATION_SECONDS = Histogram(
+    "coupon_notification_seconds",
+    "Time from the commit of an issuance until a channel has accepted its notification, in seconds.",
+    ["channel"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0),
+)

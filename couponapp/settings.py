@@ -376,6 +376,12 @@ class Settings:
     metrics_dir: Path = setting(
         "COUPON_METRICS_DIR", "var/metrics", Path, "Directory that the web processes share to add up their metrics."
     )
+    worker_metrics_port: int = setting(
+        "COUPON_WORKER_METRICS_PORT",
+        "",
+        _integer(1, 65535),
+        "Port of COUPON_HOST on which the worker shows its metrics; unset: nowhere.",
+    )
     log_level: str = setting(
         "COUPON_LOG_LEVEL", "info", _one_of("debug", "info", "warning", "error"), "Least severe level that is logged."
     )
@@ -457,6 +463,11 @@ def make_directory(settings: Settings, name: str) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigurationError(f"{env_name(name)}: cannot write to {path}")
     return path
+
+
+def environ_with(**more: str) -> dict[str, str]:
+    """This process's environment and more, for a child."""
+    return {**os.environ, **more}
 
 
 def env_name(attribute: str) -> str:

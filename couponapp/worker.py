@@ -29,6 +29,7 @@ from couponapp.settings import CHANNELS, Settings
 from couponapp.signals import StopSignal
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.storage.redis import connect
+from couponapp.worker_metrics import WorkerMetrics, serve_own
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +55,21 @@ def main(arguments: list[str] | None = None) -> int:
         if part not in (None, RELAY, *config.notify_channels):
             raise ConfigurationError(f"COUPON_NOTIFY_CHANNELS does not name {part}")
         settings.make_directory(config, "notify_dir")
+        logs.configure(config.log_level)
+        shown = WorkerMetrics(config) if part is None else None
+        if part is not None and given.parent is None:
+            serve_own(config)
     except CouponAppError as error:
         print(f"couponapp: {error}", file=sys.stderr)
         return 1
-    logs.configure(config.log_level)
-    if part is None:
-        return _supervise((RELAY, *config.notify_channels))
+    if shown is not None:
+        return _supervise((RELAY, *config.notify_channels), shown)
     if given.parent is not None:
         _end_with_parent(given.parent)
     return _run_relay(config) if part == RELAY else _run_jobs(config, part)
 
 
-def _supervise(parts: tuple[str, ...]) -> int:
+def _supervise(parts: tuple[str, ...], shown: WorkerMetrics) -> int:
     stop = _stop_on_signal()
     children: dict[str, subprocess.Popen[bytes]] = {}
     while not stop.is_set():
@@ -75,7 +79,8 @@ def _supervise(parts: tuple[str, ...]) -> int:
                 continue
             if child is not None:
                 log.warning("worker: %s ended with %s, starting it again", part, child.returncode)
-            children[part] = _start(part)
+                shown.forget(child.pid)
+            children[part] = _start(part, shown.environ())
         stop.wait(RESTART_DELAY_S)
     for child in children.values():
         child.terminate()
@@ -87,10 +92,11 @@ def _supervise(parts: tuple[str, ...]) -> int:
     return 0
 
 
-def _start(part: str) -> subprocess.Popen[bytes]:
+def _start(part: str, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     # The parent's pid is told, not asked for: it may be dead before the child is awake.
     own_pid = str(os.getpid())
-    return subprocess.Popen([sys.executable, "-m", "couponapp.worker", "--parent", own_pid, "--part", part])
+    command = [sys.executable, "-m", "couponapp.worker", "--parent", own_pid, "--part", part]
+    return subprocess.Popen(command, env=environ)
 
 
 def _run_relay(config: Settings) -> int:

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
+import pybreaker
+
+from couponapp import metrics
 from couponapp.errors import ChannelFailed
 from couponapp.guards.breaker import CircuitBreaker, Refused, Rules, StateLog
 from couponapp.notifying import deliveries
@@ -65,6 +68,20 @@ def speaks_against_channel(error: BaseException) -> bool:
     return isinstance(error, ChannelFailed) and not error.permanent and error.retry_after_s is None
 
 
+class StateGauge(pybreaker.CircuitBreakerListener):
+    """Shows the state of a channel's circuit as a metric."""
+
+    def state_change(
+        self,
+        cb: pybreaker.CircuitBreaker,
+        old_state: pybreaker.CircuitBreakerState | None,
+        new_state: pybreaker.CircuitBreakerState,
+    ) -> None:
+        """Set it."""
+        for state in (pybreaker.STATE_CLOSED, pybreaker.STATE_HALF_OPEN, pybreaker.STATE_OPEN):
+            metrics.BREAKER_STATE.labels(cb.name, state).set(new_state.name == state)
+
+
 @dataclass
 class _Ended:
     """What has come of a job's messages and is not noted yet."""
@@ -104,7 +121,10 @@ class Delivery:
         self._pace = pace
         self._clock = clock
         self.breaker = CircuitBreaker(
-            f"notify-{channel.name}", is_failure=speaks_against_channel, rules=rules, listeners=[StateLog()]
+            f"notify-{channel.name}",
+            is_failure=speaks_against_channel,
+            rules=rules,
+            listeners=[StateLog(), StateGauge()],
         )
         self._executor = ThreadPoolExecutor(self._policy.concurrency, thread_name_prefix=f"send-{channel.name}")
         self._closed_until_s = 0.0
@@ -204,12 +224,18 @@ class Delivery:
     def _note(self, ended: _Ended) -> None:
         name = self.channel.name
         if ended.sent:
-            deliveries.mark_sent(self._pool, name, [one.notice.outbox_id for one in ended.sent])
+            took = deliveries.mark_sent(self._pool, name, [one.notice.outbox_id for one in ended.sent])
+            metrics.NOTIFICATIONS_SENT.labels(name).inc(len(took))
+            for took_s in took:
+                metrics.NOTIFICATION_SECONDS.labels(name).observe(took_s)
             for one in ended.sent:
                 log.info("notified: issuance %d of coupon %d, %s", one.notice.issuance_id, one.notice.coupon_id, name)
             ended.sent.clear()
         if ended.failed:
             deliveries.put_off(self._pool, name, ended.failed)
+            dead = sum(one.delay_s is None for one in ended.failed)
+            metrics.NOTIFICATIONS_DEAD.labels(name).inc(dead)
+            metrics.NOTIFICATIONS_RETRIED.labels(name).inc(len(ended.failed) - dead)
             ended.failed.clear()
         if ended.untried:
             delay_s = self._closed_s() * random.uniform(1.0, 1.2)

@@ -14,6 +14,7 @@ from rq import Queue
 from rq.exceptions import DuplicateJobError
 from rq.queue import EnqueueData
 
+from couponapp import metrics
 from couponapp.errors import Unavailable
 from couponapp.notifying import archive, deliveries, jobs, outbox
 from couponapp.notifying.deliveries import Leased
@@ -190,6 +191,10 @@ class Relay:
             standing = deliveries.standing(self._pool, tuple(self._queues))
         except Unavailable:
             return told
+        for name, one in standing.items():
+            metrics.NOTIFICATIONS_WAITING.labels(name).set(one.waiting)
+            metrics.NOTIFICATIONS_OLDEST_SECONDS.labels(name).set(one.oldest_s)
+            metrics.NOTIFICATIONS_DEAD_LETTERS.labels(name).set(one.dead)
         waiting, dead = sum(one.waiting for one in standing.values()), sum(one.dead for one in standing.values())
         if waiting != told:
             log.info("notifications: %s", f"{waiting} waiting" if waiting else "every issuance is notified")

@@ -160,6 +160,7 @@ BAD_VALUES: dict[str, list[str]] = {
     ],
     "COUPON_WEBHOOK_RATE": ["fast", "0/second"],
     "COUPON_WEBHOOK_PRIVATE": ["yes"],
+    "COUPON_WORKER_METRICS_PORT": ["0", "65536", "on"],
     "COUPON_LOG_LEVEL": ["verbose", "INFO", "10"],
 }
 
