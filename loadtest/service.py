@@ -7,9 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import psutil
 
 from couponapp import settings, tokens
 from couponapp.local.postgres import EmbeddedPostgres, free_port
@@ -40,9 +42,12 @@ class Service:
         self._stack = stack
         self.postgres = EmbeddedPostgres(home / "postgres", password="load", port=free_port())
         self.valkey = EmbeddedValkey(home / "valkey", password="load", port=free_port())
+        self._children: list[Child] = []
         for server in (self.postgres, self.valkey):
             stack.callback(server.end)
             server.start(home)
+            assert server.child is not None
+            self._children.append(server.child)
         migrations.migrate(self.postgres.url)
         self.environ = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ},
@@ -78,6 +83,15 @@ class Service:
         command = ["nice", "-n", "10", sys.executable, "-m", "couponapp.worker"]
         return self._start("worker", command, self.environ)
 
+    def processes(self) -> list[psutil.Process]:
+        """Every process of the service that runs now."""
+        found = []
+        for child in self._children:
+            with suppress(psutil.NoSuchProcess):
+                parent = psutil.Process(child.process.pid)
+                found += [parent, *parent.children(recursive=True)]
+        return found
+
     def new_coupon(self, total: int) -> int:
         """A coupon that is open now."""
         return coupons.create(self.pool, name="부하 시험 쿠폰", total=total, opens_at=-60.0, closes_at=86_400.0)
@@ -90,6 +104,7 @@ class Service:
         with open(self.home / f"{name}.log", "ab") as log:
             child = Child(name, self.home, command, environ=environ, log=log, directory=ROOT)
         self._stack.callback(child.end)
+        self._children.append(child)
         return child
 
 
