@@ -44,7 +44,8 @@ def test_the_worker_goes_on_with_the_promoted_master(
     coupon_id = new_coupon(total=100)
     with watched_valkeys(tmp_path) as watched:
         # What was queued and not yet replicated comes back when its lease ends.
-        environ = service_environ(database_url, watched.url(), COUPON_NOTIFY_LEASE_S="5")
+        leases = {"COUPON_NOTIFY_LEASE_S": "5", "COUPON_NOTIFY_TIMEOUT_S": "2"}
+        environ = service_environ(database_url, watched.url(), **leases)
         with running_worker(tmp_path, environ) as worker:
             deliver(pool, coupon_id, tmp_path, "before")
             old = watched.master
