@@ -83,7 +83,7 @@ class Claim:
     Attributes:
         tries: which try this is, from 1.
         failures: how many of the earlier ones came back with an error; the others did not come back.
-        left_s: what is left of the lease, in seconds.
+        left_s: what is left of the lease, in seconds; below 0 where it has run out.
         given_up: its time is over: if this try fails, there is no other.
     """
 
@@ -94,13 +94,14 @@ class Claim:
     given_up: bool
 
 
-# Counts the try before it is made, so that one which kills its process is counted too.
+# Counts the try before it is made, so that one which kills its process is counted too. It does not
+# ask for a lease that lasts: the job may be here before the lease is committed, and must wait for it.
 CLAIM = f"""
 WITH claimed AS (
     UPDATE deliveries SET tries = tries + 1
-    WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND {_OPEN} AND due_at > now()
+    WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND {_OPEN}
     RETURNING outbox_id, tries, failures,
-              extract(epoch FROM due_at - now())::float8 AS left_s, give_up_at <= now() AS given_up
+              extract(epoch FROM due_at - clock_timestamp())::float8 AS left_s, give_up_at <= now() AS given_up
 )
 SELECT t.tries, t.failures, t.left_s, t.given_up,
        o.id AS outbox_id, o.kind, o.created_at, i.id AS issuance_id, i.coupon_id, c.name AS coupon_name,
@@ -115,7 +116,7 @@ _OF_CLAIM = ("tries", "failures", "left_s", "given_up")
 
 
 def claim(pool: Pool, channel: str, outbox_ids: Sequence[int]) -> list[Claim]:
-    """Begin a try of those messages that are still open and whose lease has not run out, in order."""
+    """Begin a try of those messages that are still open, in order."""
     rows = pool.fetch_all(CLAIM, {"channel": channel, "ids": list(outbox_ids)})
     return [
         Claim(

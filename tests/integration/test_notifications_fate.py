@@ -20,6 +20,7 @@ from couponapp.notifying.relay import MESSAGES_PER_JOB, Relay
 from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
 from tests.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
+from tests.servers import wait_until
 
 NewCoupon = Callable[..., int]
 DAY_S = 86_400.0
@@ -184,6 +185,23 @@ def test_a_job_whose_lease_is_nearly_over_begins_nothing(
     Relay(pool, redis, lease_s=60).hand_over()
     work(jobs.Delivery(pool, channel, policy=Policy(timeout_s=61.0)), redis)
     assert channel.asked == []
+
+
+def test_a_job_that_comes_before_its_lease_is_committed_waits_for_it(
+    pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel
+) -> None:
+    """The relay enqueues inside its transaction, so a quick worker is there first."""
+    issue_to(pool, new_coupon(), "kim")
+    outbox.plan(pool, ("file",), limit=10, give_up_s=DAY_S)
+    with ThreadPoolExecutor(1) as executor:
+        with pool.connection() as connection, connection.transaction():
+            (outbox_id,) = table.lease(connection, "file", limit=10, lease_s=60).sound
+            job = executor.submit(jobs.Delivery(pool, channel).deliver, [outbox_id])
+            blocked = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            wait_until(lambda: pool.fetch_all(blocked) or job.done(), timeout_s=20, what="the job waits")
+            assert not job.done()
+        job.result(20)
+    assert channel.sent == {"kim": 1}
 
 
 # Several channels
