@@ -18,7 +18,7 @@ from couponapp import metrics
 from couponapp.errors import Unavailable
 from couponapp.notifying import archive, deliveries, jobs, outbox
 from couponapp.notifying.deliveries import Leased
-from couponapp.storage.pool import Pool
+from couponapp.storage.pool import Connection, Pool
 
 log = logging.getLogger(__name__)
 
@@ -80,24 +80,24 @@ class Relay:
         self._lease_s = lease_s
         self._give_up_s = give_up_s
         self._keep_days = keep_days
-        self._full = False
+        self._wait_s = POLL_S
 
     def run(self, stop: Stop) -> None:
         """Hand over until told to stop; waits out any outage of PostgreSQL or Redis."""
         failures, told, tell_s, archive_s = 0, -1, time.monotonic(), time.monotonic()
         while not stop.is_set():
             try:
-                handed_over, failures = self.hand_over(), 0
+                self.hand_over()
+                failures = 0
                 if time.monotonic() >= archive_s:
                     self.schedule_archive()
                     archive_s = time.monotonic() + archive.ARCHIVE_EVERY_S
             except (Unavailable, RedisError) as error:
-                handed_over, failures = 0, failures + 1
+                failures += 1
                 log.warning("relay: %s; nothing is lost, trying again", error)
             if time.monotonic() >= tell_s:
                 told, tell_s = self._tell_progress(told), time.monotonic() + PROGRESS_EVERY_S
-            if not handed_over:
-                stop.wait(self._delay_s(failures))
+            stop.wait(self._back_off_s(failures) if failures else self._wait_s)
 
     def hand_over(self) -> int:
         """Lease what there is room for and enqueue its jobs in one round trip.
@@ -112,18 +112,26 @@ class Relay:
             couponapp.errors.Unavailable: PostgreSQL does not answer.
             redis.RedisError: Redis does not answer.
         """
-        outbox.plan(self._pool, tuple(self._queues), limit=PLAN_BATCH, give_up_s=self._give_up_s)
+        planned = outbox.plan(self._pool, tuple(self._queues), limit=PLAN_BATCH, give_up_s=self._give_up_s)
         room = self._room()
-        self._full = not all(room.values())
         with self._pool.connection() as connection, connection.transaction():
-            leased = {
-                name: deliveries.lease(connection, name, limit=jobs_left * MESSAGES_PER_JOB, lease_s=self._lease_s)
-                for name, jobs_left in room.items()
-                if jobs_left
-            }
+            leased = {name: self._lease(connection, name, n) for name, n in room.items() if n}
             if any(leased.values()):
                 self._enqueue(leased)
+        filled = [name for name, n in room.items() if n and len(leased[name]) >= n]
+        if filled or planned >= PLAN_BATCH:
+            self._wait_s = 0.0  # there is more
+        else:
+            self._wait_s = POLL_S if all(room.values()) else FULL_POLL_S
         return sum(map(len, leased.values()))
+
+    def _lease(self, connection: Connection, channel: str, limit: int) -> Leased:
+        """Fair shares first; what some did not need goes to the others."""
+        first = deliveries.lease(connection, channel, limit=limit, lease_s=self._lease_s)
+        if not 0 < len(first) < limit:
+            return first
+        more = deliveries.lease(connection, channel, limit=limit - len(first), lease_s=self._lease_s)
+        return Leased(sorted(first.sound + more.sound), first.suspect + more.suspect)
 
     def schedule_archive(self) -> bool:
         """Enqueue a round of archiving, unless one waits or runs: any number of relays make one.
@@ -152,12 +160,13 @@ class Relay:
         return True
 
     def _room(self) -> dict[str, int]:
-        """How many jobs each channel's queue can still take."""
+        """How many messages each channel's queue can still take."""
         with self._redis.pipeline(transaction=False) as pipeline:
             for queue in self._queues.values():
                 pipeline.llen(queue.key)
             lengths: list[Any] = pipeline.execute()
-        return {name: max(0, MAX_QUEUED_JOBS - int(n)) for name, n in zip(self._queues, lengths, strict=True)}
+        jobs_left = (max(0, MAX_QUEUED_JOBS - int(length)) for length in lengths)
+        return {name: n * MESSAGES_PER_JOB for name, n in zip(self._queues, jobs_left, strict=True)}
 
     def _enqueue(self, leased: Mapping[str, Leased]) -> None:
         with self._redis.pipeline() as pipeline:
@@ -181,10 +190,9 @@ class Relay:
             failure_ttl=FAILED_JOB_TTL_S,
         )
 
-    def _delay_s(self, failures: int) -> float:
-        if failures:
-            return random.uniform(0.5, 1.0) * min(MAX_BACK_OFF_S, POLL_S * 2.0**failures)
-        return FULL_POLL_S if self._full else POLL_S
+    @staticmethod
+    def _back_off_s(failures: int) -> float:
+        return random.uniform(0.5, 1.0) * min(MAX_BACK_OFF_S, POLL_S * 2.0**failures)
 
     def _tell_progress(self, told: int) -> int:
         try:
