@@ -16,12 +16,12 @@ def test_the_table_tells_ratios_and_clients_that_gave_up() -> None:
         for name in CLASSES
     }
     seen[OURS] = Seen([100.0, 400.0], [0.02] * 100, 0.25, {what: [0.001] * 10 for what in HALVES})
-    seen["sync"].rates = [50.0, 100.0]
+    seen["gthread, 8 threads"].rates = [50.0, 100.0]
     for name in CLASSES:
         seen[name].rates = (seen[name].rates * 2)[:2]
     rows = {line[:24].strip(): line[24:].split() for line in table(seen).splitlines()[3:]}
     assert rows[OURS] == ["250", "1.00", "20", "2.50", *["1.0", "1.0", "0%"] * 2]
-    assert rows["sync"] == ["75", "0.38", "10", "5.00", *["-", "-", "100%"] * 2]
+    assert rows["gthread, 8 threads"] == ["75", "0.38", "10", "5.00", *["-", "-", "100%"] * 2]
 
 
 def test_a_server_that_never_answers_has_lost_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
