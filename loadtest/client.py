@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import select
 import socket
 from dataclasses import dataclass
 
@@ -12,10 +14,11 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back; status 0 where nothing did."""
+    """What came back; status 0 where nothing did. The head is in small letters."""
 
     status: int
     body: bytes
+    head: bytes = b""
 
     @property
     def code(self) -> str:
@@ -27,26 +30,52 @@ class Reply:
         except (ValueError, KeyError, TypeError):
             return f"HTTP_{self.status}"
 
+    @property
+    def retry_after_s(self) -> int | None:
+        """The answer's `Retry-After` in seconds, where it has one."""
+        found = re.search(rb"\r\nretry-after: ([0-9]+)", self.head)
+        return int(found[1]) if found else None
 
-def request_bytes(method: str, path: str, token: str = "") -> bytes:
-    """A request as it goes over the wire."""
-    authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-    length = "Content-Length: 0\r\n" if method == "POST" else ""
-    return f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n{authorization}{length}\r\n".encode()
+
+def request_bytes(method: str, path: str, token: str = "", *, key: str = "", keep: bool = True) -> bytes:
+    """A request as it goes over the wire.
+
+    Args:
+        method: `GET` or `POST`.
+        path: with its leading slash.
+        token: of the user who asks; none when left out.
+        key: the `Idempotency-Key`; none when left out.
+        keep: whether the connection may be used again.
+    """
+    headers = [f"Host: {HOST}"]
+    headers += [f"Authorization: Bearer {token}"] if token else []
+    headers += [f"Idempotency-Key: {key}"] if key else []
+    headers += ["Content-Length: 0"] if method == "POST" else []
+    headers += [] if keep else ["Connection: close"]
+    return "\r\n".join([f"{method} {path} HTTP/1.1", *headers, "", ""]).encode()
 
 
 class Connection:
     """One kept connection, made again when it breaks."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, timeout_s: float = TIMEOUT_S) -> None:
+        """Connect at the first exchange.
+
+        Args:
+            port: on loopback.
+            timeout_s: how long to wait for the server at each step, in seconds.
+        """
         self._port = port
+        self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
 
     def exchange(self, request: bytes) -> Reply:
         """Send one request and read its answer."""
         try:
+            if self._socket is not None and _was_closed(self._socket):
+                self.close()
             if self._socket is None:
-                self._socket = socket.create_connection((HOST, self._port), timeout=TIMEOUT_S)
+                self._socket = socket.create_connection((HOST, self._port), timeout=self._timeout_s)
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket.sendall(request)
             return self._read(self._socket)
@@ -72,7 +101,14 @@ class Connection:
             body += _receive(connection)
         if b"connection: close" in head:
             self.close()
-        return Reply(int(head[9:12]), body)
+        return Reply(int(head[9:12]), body, head)
+
+
+def _was_closed(connection: socket.socket) -> bool:
+    """The server has let go of it while it lay idle, as any server may; nothing was lost."""
+    asked = select.poll()  # select() knows no descriptor beyond 1023
+    asked.register(connection, select.POLLIN)
+    return bool(asked.poll(0))
 
 
 def _receive(connection: socket.socket) -> bytes:

@@ -10,9 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from loadtest.client import Connection
+from loadtest.client import TIMEOUT_S, Connection
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class Arrival:
         at_s: when, in seconds from the start.
         kind: what it is called in the report.
         request: the bytes to send.
+        who: the user who asks, where it matters.
     """
 
     at_s: float
     kind: str
     request: bytes
+    who: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,23 @@ class Result:
     latency_s: float
     status: int
     code: str
+    who: str = ""
+    retry_after_s: int | None = None
+
+    @property
+    def answered_s(self) -> float:
+        """When it was answered, or given up, in seconds from the start."""
+        return self.at_s + self.latency_s
 
 
 def open_loop(
-    port: int, plan: Sequence[Arrival], *, clients: int, progress: Callable[[int], None] = lambda _: None
+    port: int,
+    plan: Sequence[Arrival],
+    *,
+    clients: int,
+    progress: Callable[[int], None] = lambda _: None,
+    start_s: float | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> list[Result]:
     """Send every arrival at its time.
 
@@ -51,14 +66,17 @@ def open_loop(
         plan: in the order of time.
         clients: connections; with too few of them requests leave late, which the latency shows.
         progress: told every second how many have been answered.
+        start_s: when the plan begins, by `time.perf_counter`, which all processes of a machine
+            share; now when left out.
+        timeout_s: how long a client waits for the server at each step, in seconds.
     """
     results: list[Result] = []
     arrivals = iter(plan)
     lock = threading.Lock()
-    start_s = time.perf_counter()
+    start_s = time.perf_counter() if start_s is None else start_s
 
     def client(_: int) -> None:
-        connection = Connection(port)
+        connection = Connection(port, timeout_s)
         while True:
             with lock:
                 arrival = next(arrivals, None)
@@ -68,7 +86,8 @@ def open_loop(
             time.sleep(max(0.0, start_s + arrival.at_s - time.perf_counter()))
             reply = connection.exchange(arrival.request)
             latency_s = time.perf_counter() - start_s - arrival.at_s
-            results.append(Result(arrival.at_s, arrival.kind, latency_s, reply.status, reply.code))
+            seen = Result(arrival.at_s, arrival.kind, latency_s, reply.status, reply.code)
+            results.append(replace(seen, who=arrival.who, retry_after_s=reply.retry_after_s))
 
     with ThreadPoolExecutor(clients) as executor:
         running = [executor.submit(client, number) for number in range(clients)]

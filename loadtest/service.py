@@ -25,6 +25,7 @@ from couponapp.storage.pool import Pool, Timeouts
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 30.0
 TOKEN_TTL_S = 3600
+WEB_PROCESSES = 2
 
 
 class Service:
@@ -52,6 +53,7 @@ class Service:
         self.environ = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ},
             "PYTHONPATH": str(ROOT),
+            "WEB_CONCURRENCY": str(WEB_PROCESSES),
             "DATABASE_URL": self.postgres.url,
             "REDIS_URL": self.valkey.url,
             "COUPON_JWT_SECRET": "load-secret-of-32-bytes-or-more-for-hs256",
@@ -64,19 +66,45 @@ class Service:
         self.pool = Pool(self.postgres.url, name="load", max_size=1, timeouts=Timeouts.within(20_000))
         stack.callback(self.pool.close)
 
-    def start_web(self, app: str = "wsgi:app", arguments: Sequence[str] = ()) -> int:
-        """Start gunicorn with the project's settings, these arguments and this application; returns its port."""
-        port = free_port()
+    def start_web(
+        self,
+        app: str = "wsgi:app",
+        arguments: Sequence[str] = (),
+        *,
+        port: int | None = None,
+        files: int | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> int:
+        """Start gunicorn with the project's settings; returns its port.
+
+        Args:
+            app: the application.
+            arguments: more for gunicorn.
+            port: a free one when left out.
+            files: how many files and connections each of its processes may have open.
+            environ: settings that differ from the service's.
+
+        Raises:
+            RuntimeError: it does not answer; says where the log is.
+        """
+        port = port or free_port()
         name = f"web-{port}"
-        environ = {**self.environ, "PORT": str(port), "COUPON_METRICS_DIR": str(self.home / f"metrics-{port}")}
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *arguments, app]
-        self.web = self._start(name, command, environ)
+        self._web_log = self.home / f"{name}.log"
+        metrics_dir = str(self.home / f"metrics-{port}")
+        full = {**self.environ, "PORT": str(port), "COUPON_METRICS_DIR": metrics_dir, **(environ or {})}
+        limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(files)] if files else []
+        command = [*limited, sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *arguments, app]
+        self.web = self._start(name, command, full)
         give_up_s = time.monotonic() + START_TIMEOUT_S
         while not _answers(port):
             if time.monotonic() > give_up_s or self.web.process.poll() is not None:
                 raise RuntimeError(f"gunicorn does not answer; see {self.home / name}.log")
             time.sleep(0.05)
         return port
+
+    def web_log(self) -> str:
+        """What the web server that was started last has said."""
+        return self._web_log.read_text(encoding="utf-8", errors="replace")
 
     def start_worker(self) -> Child:
         """Start the notification worker; it goes after the web processes, as in `make run`."""
