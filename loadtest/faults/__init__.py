@@ -1,0 +1,1 @@
+"""What breaks, under load, and whether the service bears it as promised."""

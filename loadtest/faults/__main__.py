@@ -1,0 +1,49 @@
+"""`make faults`: each fault under load, with what was expected and what was seen."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from loadtest.faults import full_speed, on_postgres, on_redis, on_web, run
+from loadtest.faults.verdict import Verdict, table
+from loadtest.faults.yardstick import BUSY_MS, wait_until_quiet
+
+# Before a second try.
+QUIET_TIMEOUT_S = 30.0
+
+CASES: dict[str, Callable[[], Verdict]] = {
+    **{fault.name: partial(run.run, fault) for fault in (*on_redis.FAULTS, *on_postgres.FAULTS, *on_web.FAULTS)},
+    **{fault.name: partial(full_speed.run, fault) for fault in full_speed.FAULTS},
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run every fault; returns 0 when each was borne as expected."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.faults", description=__doc__)
+    parser.add_argument("--only", default="", help="faults whose name contains this")
+    only = parser.parse_args(arguments).only
+    chosen = [name for name in CASES if only in name]
+    if not chosen:
+        parser.error(f"--only: none of {', '.join(CASES)}")
+    verdicts = [judged(CASES[name]) for name in chosen]
+    print("\n" + table(verdicts))
+    return 1 if any(verdict.broken for verdict in verdicts) else 0
+
+
+def judged(case: Callable[[], Verdict]) -> Verdict:
+    """One fault's verdict; where the machine was busy meanwhile, the second one's."""
+    verdict = case()
+    print(verdict.tell(), flush=True)
+    if verdict.broken and verdict.waited_ms > BUSY_MS:
+        print("        the machine was busy; once more when it is quiet", flush=True)
+        wait_until_quiet(QUIET_TIMEOUT_S)
+        verdict = case()
+        print(verdict.tell(), flush=True)
+    return verdict
+
+
+if __name__ == "__main__":
+    sys.exit(main())
