@@ -109,9 +109,19 @@ def send(
 
 @contextmanager
 def running_web(
-    directory: Path, environ: Mapping[str, str], *, processes: int = 2, arguments: Sequence[str] = ()
+    directory: Path,
+    environ: Mapping[str, str],
+    *,
+    processes: int = 2,
+    arguments: Sequence[str] = (),
+    app: str = "wsgi:app",
+    probe: str = "/readyz",
+    files: int | None = None,
 ) -> Iterator[Web]:
-    """Start gunicorn with the project's own settings and these arguments, wait until it is ready, end it."""
+    """Start gunicorn with the project's own settings and these arguments, wait until the probe says yes, end it.
+
+    `files` is how many files and connections each of its processes may have open.
+    """
     port = free_port()
     number = next(_numbers)
     log = directory / f"web-{number}.log"
@@ -121,21 +131,24 @@ def running_web(
         "WEB_CONCURRENCY": str(processes),
         "COUPON_METRICS_DIR": str(directory / f"metrics-{number}"),
     }
+    limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(files)] if files else []
+    command = [*limited, sys.executable, "-m", "gunicorn", *arguments, app]
     with open(log, "wb") as output:
-        command = [sys.executable, "-m", "gunicorn", *arguments]
         process = subprocess.Popen(command, cwd=ROOT, env=full, stdout=output, stderr=output)
     web = Web(port, process, full, log)
     try:
-        wait_until(lambda: process.poll() is not None or _ready(web), timeout_s=START_TIMEOUT_S, what="web is ready")
+        wait_until(
+            lambda: process.poll() is not None or _says_yes(web, probe), timeout_s=START_TIMEOUT_S, what=f"{probe}: yes"
+        )
         assert process.poll() is None, log.read_text()
         yield web
     finally:
         end(process)
 
 
-def _ready(web: Web) -> bool:
+def _says_yes(web: Web, probe: str) -> bool:
     try:
-        return web.request("GET", "/readyz").status == 200
+        return web.request("GET", probe).status == 200
     except OSError:
         return False
 
