@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.notify", description=__doc__)
     parser.add_argument("--messages", type=int, default=MESSAGES, help="of the second part (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the third part (default %(default)s)")
+    parser.add_argument("--rate", default="", help="COUPON_WEBHOOK_RATE in the third part, such as 400/second")
     parser.add_argument("--concurrency", type=int, default=4, help="COUPON_NOTIFY_CONCURRENCY (default %(default)s)")
     given = parser.parse_args(arguments)
     if not 1 <= given.messages <= 1_000_000 or not 1 <= given.rounds <= 50:
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ) as service:  # fmt: skip
         quiet(service, arrivals)
         crowd(service, arrivals, given.messages)
-        beside(service, arrivals, given.rounds)
+        beside(service, arrivals, given.rounds, given.rate)
     return 0
 
 
@@ -138,6 +139,7 @@ def crowd(service: Service, arrivals: Arrivals, messages: int) -> None:
     for thread in threads:
         thread.join()
     pool.close()
+    time.sleep(1.0)  # its sessions end, and PostgreSQL counts them
     idle_s = {name: _computing_s(name, service) for name in ("worker", "PostgreSQL", "Valkey")}
     worker = service.start_worker()
     _wait_for(arrivals, before + messages)
@@ -165,9 +167,10 @@ def _of_family(pid: int) -> float:
     return float(sum(one.user + one.system for one in times) + times[0].children_user + times[0].children_system)
 
 
-def beside(service: Service, arrivals: Arrivals, rounds: int) -> None:
+def beside(service: Service, arrivals: Arrivals, rounds: int, rate: str) -> None:
     """The issue endpoint without and with a worker that delivers meanwhile, in turn, as a ratio."""
     port, ratios = service.start_web(), []
+    service.environ["COUPON_WEBHOOK_RATE"] = rate
     for number in range(rounds):
         rates = {}
         order = ("without", "with") if number % 2 else ("with", "without")
