@@ -1,0 +1,65 @@
+"""One request of a run and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ISSUE, MINE, COUPON = "issue", "mine", "coupon"
+SHOWN_TO_HOLDERS = frozenset({"ISSUED", "REPLAYED", "ALREADY_ISSUED"})
+# What surely left no trace, and says nothing of the coupon either.
+NOT_TRIED = frozenset({
+    "TOO_MANY_REQUESTS", "INVALID_REQUEST", "UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND", "METHOD_NOT_ALLOWED",
+    "REQUEST_TIMEOUT", "PAYLOAD_TOO_LARGE", "URI_TOO_LONG", "UNSUPPORTED_MEDIA_TYPE",
+})  # fmt: skip
+REFUSALS = frozenset({
+    "SOLD_OUT", "NOT_OPEN", "PAUSED", "CLOSED", "COUPON_NOT_FOUND", "IDEMPOTENCY_KEY_REUSED",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One request and what came of it.
+
+    Attributes:
+        kind: `issue`; `mine`, the caller's coupons; `coupon`, one coupon's look-up. Others are not looked at.
+        user: who asked.
+        coupon_id: for which coupon.
+        sent_s: a moment before the first byte was sent, in seconds of any clock that all share.
+        answered_s: a moment after the answer was read, or the client gave up, likewise.
+        code: the answer's `code`, but `REPLAYED` where it has `Idempotency-Replayed: true`, and `STALE`
+            for a coupon whose `stale` is true. Any code that is not known here, such as
+            `SERVICE_UNAVAILABLE` or `NO_ANSWER`, means: perhaps done, perhaps not, perhaps later.
+        issuance_code: the `code` of the issuance that the answer shows; of `mine`, the one of this coupon.
+        key: the `Idempotency-Key`, where one was sent.
+        remaining: what a `coupon` shows.
+    """
+
+    kind: str
+    user: str
+    coupon_id: int
+    sent_s: float
+    answered_s: float
+    code: str
+    issuance_code: str | None = None
+    key: str | None = None
+    remaining: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sent_s <= self.answered_s:
+            raise ValueError(f"sent at {self.sent_s} s, but answered at {self.answered_s} s")
+
+    @property
+    def is_unknown(self) -> bool:
+        """An attempt that may have issued, now or later, and does not say so."""
+        known = SHOWN_TO_HOLDERS | NOT_TRIED | REFUSALS
+        return self.kind == ISSUE and self.code not in known
+
+    @property
+    def shows_one(self) -> bool:
+        """It says that the user holds one."""
+        return self.code in SHOWN_TO_HOLDERS if self.kind == ISSUE else self.issuance_code is not None
+
+    def __str__(self) -> str:
+        shown = f" {self.issuance_code}" if self.issuance_code else ""
+        asked = "" if self.kind == ISSUE else f" for «{self.kind}»"
+        return f"{self.user} was told {self.code}{shown}{asked} ({self.sent_s:.3f} to {self.answered_s:.3f} s)"
