@@ -74,8 +74,9 @@ def check(
         for user in {*owners, *here}
     }
     found = [*_of_the_table(life, owners, holders)]
+    when_open = life.open()
     for holder in holders.values():
-        found += holder.contradictions(life.open())
+        found += holder.contradictions(when_open)
     run = _Run(life, [one for one in holders.values() if one.code or one.latest_s < math.inf], stale_s)
     for user, asked in here.items():
         for one in asked:
