@@ -40,7 +40,7 @@ NOWHERE = 2**40
 # More than these at a time tell nothing new and take long.
 MOST_WORLDS = 12
 
-CLEAR = "TRUNCATE coupons, coupon_stock, issuances, outbox RESTART IDENTITY"
+CLEAR = "TRUNCATE coupons, coupon_stock, issuances, outbox RESTART IDENTITY CASCADE"
 MOVE_WINDOW = """
 UPDATE coupons SET opens_at = now() + make_interval(secs => %s), closes_at = now() + make_interval(secs => %s)
 WHERE id = %s
