@@ -55,7 +55,7 @@ REFUSED = (401, "UNAUTHENTICATED")
 
 def good(**changes: Any) -> dict[str, Any]:
     """The claims of a good token, changed; None leaves a claim out."""
-    claims = {"sub": "kim", "aud": "coupon", "exp": int(time.time()) + 600, **changes}
+    claims = {"sub": "kim", "aud": "coupon", "exp": int(time.time()) + 86_400, **changes}
     return {name: value for name, value in claims.items() if value is not None}
 
 
@@ -132,7 +132,7 @@ def bad_tokens() -> dict[str, str]:
         "claims that are no UTF-8": by_hand(SIGNATURE_OF_HS256, b'{"sub": "\xff"}', SECRET),
         "deep claims": by_hand(SIGNATURE_OF_HS256, b"[" * 5_000, SECRET),
         "expired": hs256(good(exp=int(time.time()) - 60)),
-        "not yet": hs256(good(nbf=int(time.time()) + 600)),
+        "not yet": hs256(good(nbf=int(time.time()) + 86_400)),
         "no exp": hs256(good(exp=None)),
         "exp is a text": hs256(good(exp="tomorrow")),
         "exp is infinite": by_hand(SIGNATURE_OF_HS256, b'{"sub":"kim","aud":"coupon","exp":1e999}', SECRET),
