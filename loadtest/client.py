@@ -31,13 +31,25 @@ class Reply:
             return f"HTTP_{self.status}"
 
     @property
+    def issuance(self) -> str:
+        """The code of the coupon that the answer gives or shows; empty where there is none."""
+        if self.status not in (200, 201, 409):
+            return ""
+        try:
+            return str(json.loads(self.body)["data"]["code"])
+        except (ValueError, KeyError, TypeError):
+            return ""
+
+    @property
     def retry_after_s(self) -> int | None:
         """The answer's `Retry-After` in seconds, where it has one."""
         found = re.search(rb"\r\nretry-after: ([0-9]+)", self.head)
         return int(found[1]) if found else None
 
 
-def request_bytes(method: str, path: str, token: str = "", *, key: str = "", keep: bool = True) -> bytes:
+def request_bytes(
+    method: str, path: str, token: str = "", *, key: str = "", keep: bool = True, host: str = HOST, cookie: str = ""
+) -> bytes:
     """A request as it goes over the wire.
 
     Args:
@@ -46,8 +58,11 @@ def request_bytes(method: str, path: str, token: str = "", *, key: str = "", kee
         token: of the user who asks; none when left out.
         key: the `Idempotency-Key`; none when left out.
         keep: whether the connection may be used again.
+        host: the name of the server that is asked.
+        cookie: what a browser would send along, `name=value`; none when left out.
     """
-    headers = [f"Host: {HOST}"]
+    headers = [f"Host: {host}"]
+    headers += [f"Cookie: {cookie}"] if cookie else []
     headers += [f"Authorization: Bearer {token}"] if token else []
     headers += [f"Idempotency-Key: {key}"] if key else []
     headers += ["Content-Length: 0"] if method == "POST" else []

@@ -1,21 +1,31 @@
 """Sends requests: by a plan (open loop), or as fast as the answers come (closed loop).
 
 In the open loop the times of arrival are planned ahead and latency counts from the planned moment:
-a server that stalls does not slow the plan down, and what waits meanwhile is not forgotten.
+a server that stalls does not slow the plan down, and what waits meanwhile is not forgotten. One
+thread serves all connections of a loop, so a thousand that wait cost nothing; its own lateness is
+measured with every request. It wakes on whole milliseconds, so an idle loop is up to 1 ms late.
 """
 
 from __future__ import annotations
 
-import threading
+import heapq
+import selectors
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import count
 
-from loadtest.client import TIMEOUT_S, Connection
+from loadtest.client import HOST, TIMEOUT_S, Connection, Reply
+from loadtest.wire import Wire, resolve
+
+GAVE_UP = "GAVE_UP"
+NOT_SENT = "NOT_SENT"
+_PROGRESS_S = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Arrival:
     """One planned request.
 
@@ -24,17 +34,38 @@ class Arrival:
         kind: what it is called in the report.
         request: the bytes to send.
         who: the user who asks, where it matters.
+        patience_s: after how many seconds the user closes the connection; as long as the loop's
+            time-out when left out.
+        attempt: 1 for the first, 2 for the same click once more, and so on.
     """
 
     at_s: float
     kind: str
     request: bytes
     who: str = ""
+    patience_s: float | None = None
+    attempt: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a request; times in seconds, latency from the planned moment."""
+    """What became of a request; times in seconds, latency from the planned moment.
+
+    Attributes:
+        at_s: the planned moment, from the start.
+        kind: as planned.
+        latency_s: from the planned moment to the whole answer, or to giving up.
+        status: of HTTP; 0 where no answer came.
+        code: the answer's; `NO_ANSWER`, `GAVE_UP` (the user's patience ended) or `NOT_SENT` (no
+            connection became free in time) where there was none.
+        who: the user who asked.
+        retry_after_s: what the answer said, where it did.
+        sent_s: when the request left, from the start; a connection to be made comes first.
+        late_s: how much later than planned the loop took it up. This is the generator's own
+            lateness; waiting for a connection is the server's and counts in the latency only.
+        issuance: the code of the coupon that the answer gave or showed, where it did.
+        attempt: as planned.
+    """
 
     at_s: float
     kind: str
@@ -43,11 +74,18 @@ class Result:
     code: str
     who: str = ""
     retry_after_s: int | None = None
+    sent_s: float = 0.0
+    late_s: float = 0.0
+    issuance: str = ""
+    attempt: int = 1
 
     @property
     def answered_s(self) -> float:
         """When it was answered, or given up, in seconds from the start."""
         return self.at_s + self.latency_s
+
+
+Again = Callable[[Arrival, Result], Arrival | None]
 
 
 def open_loop(
@@ -58,45 +96,175 @@ def open_loop(
     progress: Callable[[int], None] = lambda _: None,
     start_s: float | None = None,
     timeout_s: float = TIMEOUT_S,
+    host: str = HOST,
+    again: Again = lambda arrival, result: None,
 ) -> list[Result]:
     """Send every arrival at its time.
 
     Args:
-        port: on loopback.
+        port: of the server.
         plan: in the order of time.
         clients: connections; with too few of them requests leave late, which the latency shows.
         progress: told every second how many have been answered.
         start_s: when the plan begins, by `time.perf_counter`, which all processes of a machine
             share; now when left out.
-        timeout_s: how long a client waits for the server at each step, in seconds.
+        timeout_s: how long a client waits for an answer, and a request for a connection.
+        host: of the server.
+        again: what the user does about a result: another arrival, or nothing. It must come to an
+            end by itself.
     """
-    results: list[Result] = []
-    arrivals = iter(plan)
-    lock = threading.Lock()
-    start_s = time.perf_counter() if start_s is None else start_s
+    loop = _Loop(plan, clients, timeout_s, again, start_s=time.perf_counter() if start_s is None else start_s)
+    return loop.run(host, port, progress)
 
-    def client(_: int) -> None:
-        connection = Connection(port, timeout_s)
-        while True:
-            with lock:
-                arrival = next(arrivals, None)
-            if arrival is None:
-                connection.close()
-                return
-            time.sleep(max(0.0, start_s + arrival.at_s - time.perf_counter()))
-            reply = connection.exchange(arrival.request)
-            latency_s = time.perf_counter() - start_s - arrival.at_s
-            seen = Result(arrival.at_s, arrival.kind, latency_s, reply.status, reply.code)
-            results.append(replace(seen, who=arrival.who, retry_after_s=reply.retry_after_s))
 
-    with ThreadPoolExecutor(clients) as executor:
-        running = [executor.submit(client, number) for number in range(clients)]
-        while not all(one.done() for one in running):
-            time.sleep(min(1.0, 0.05 + plan[-1].at_s / 10))
-            progress(len(results))
-        for one in running:
-            one.result()
-    return results
+@dataclass(slots=True)
+class _Flight:
+    """A request under way."""
+
+    arrival: Arrival
+    late_s: float
+    wire: Wire
+    sent_s: float = 0.0
+    done: bool = False
+
+
+class _Loop:
+    def __init__(
+        self, plan: Sequence[Arrival], clients: int, timeout_s: float, again: Again, *, start_s: float
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._clients = clients
+        self._again = again
+        self._start_s = start_s
+        self._numbers = count()
+        self._due = [(arrival.at_s, next(self._numbers), arrival) for arrival in plan]
+        heapq.heapify(self._due)
+        self._waiting: deque[tuple[Arrival, float]] = deque()
+        self._give_up: list[tuple[float, int, _Flight]] = []
+        self._under_way: dict[Wire, _Flight] = {}
+        self._idle: list[Wire] = []
+        self._results: list[Result] = []
+
+    def run(self, host: str, port: int, progress: Callable[[int], None]) -> list[Result]:
+        self._family, self._address = resolve(host, port)
+        told_s = self._now_s()
+        with selectors.DefaultSelector() as self._selector:
+            while self._due or self._waiting or self._under_way:
+                self._take_up_what_is_due()
+                self._end_what_waits_too_long()
+                for key, events in self._selector.select(self._pause_s()):
+                    self._serve(key.data, events)
+                if self._now_s() - told_s >= _PROGRESS_S:
+                    told_s = self._now_s()
+                    progress(len(self._results))
+            for wire in self._idle:
+                wire.close()
+        progress(len(self._results))
+        return self._results
+
+    def _now_s(self) -> float:
+        return time.perf_counter() - self._start_s
+
+    def _pause_s(self) -> float:
+        """Until the next thing that comes by the clock."""
+        moments = [heap[0][0] for heap in (self._due, self._give_up) if heap]
+        return min(_PROGRESS_S, max(0.0, min(moments, default=0.0) - self._now_s()))
+
+    def _take_up_what_is_due(self) -> None:
+        while self._due and self._due[0][0] <= (now_s := self._now_s()):
+            at_s, _, arrival = heapq.heappop(self._due)
+            self._waiting.append((arrival, now_s - at_s))
+        while self._waiting and (self._idle or len(self._under_way) < self._clients):
+            self._send(*self._waiting.popleft())
+
+    def _send(self, arrival: Arrival, late_s: float) -> None:
+        try:
+            wire, is_new = (self._idle.pop(), False) if self._idle else (Wire(self._family, self._address), True)
+        except OSError:
+            self._tell(arrival, late_s, Reply(0, b""))
+            return
+        flight = self._under_way[wire] = _Flight(arrival, late_s, wire)
+        until_s = self._now_s() + self._timeout_s
+        if arrival.patience_s is not None:
+            until_s = min(until_s, arrival.at_s + arrival.patience_s)
+        heapq.heappush(self._give_up, (until_s, next(self._numbers), flight))
+        wire.begin(arrival.request)
+        if is_new:
+            self._selector.register(wire.socket, selectors.EVENT_WRITE, wire)
+        else:
+            self._write(wire, flight)
+
+    def _serve(self, wire: Wire, events: int) -> None:
+        flight = self._under_way.get(wire)
+        if flight is None:
+            # The server has let go of it while it lay idle, as any server may; nothing was lost.
+            if wire in self._idle:
+                self._idle.remove(wire)
+                self._drop(wire)
+        elif events & selectors.EVENT_WRITE:
+            self._write(wire, flight)
+        else:
+            self._read(wire, flight)
+
+    def _write(self, wire: Wire, flight: _Flight) -> None:
+        try:
+            if wire.write():
+                flight.sent_s = self._now_s()
+                self._selector.modify(wire.socket, selectors.EVENT_READ, wire)
+            else:
+                self._selector.modify(wire.socket, selectors.EVENT_WRITE, wire)
+        except OSError:
+            self._end(flight, Reply(0, b""))
+
+    def _read(self, wire: Wire, flight: _Flight) -> None:
+        try:
+            reply = wire.read()
+        except (OSError, ValueError):
+            reply = Reply(0, b"")
+        if reply is not None:
+            self._end(flight, reply)
+
+    def _end_what_waits_too_long(self) -> None:
+        while self._give_up and (self._give_up[0][2].done or self._give_up[0][0] <= self._now_s()):
+            flight = heapq.heappop(self._give_up)[2]
+            if not flight.done:
+                self._end(flight, Reply(0, b""), GAVE_UP if flight.arrival.patience_s is not None else "")
+        while self._waiting and self._now_s() - self._waiting[0][0].at_s > self._patience_s(self._waiting[0][0]):
+            self._tell(*self._waiting.popleft(), Reply(0, b""), NOT_SENT)
+
+    def _patience_s(self, arrival: Arrival) -> float:
+        return self._timeout_s if arrival.patience_s is None else min(self._timeout_s, arrival.patience_s)
+
+    def _end(self, flight: _Flight, reply: Reply, code: str = "") -> None:
+        flight.done = True
+        del self._under_way[flight.wire]
+        if reply.status and flight.wire.keeps:
+            self._idle.append(flight.wire)
+        else:
+            self._drop(flight.wire)
+        self._tell(flight.arrival, flight.late_s, reply, code, sent_s=flight.sent_s)
+
+    def _drop(self, wire: Wire) -> None:
+        self._selector.unregister(wire.socket)
+        wire.close()
+
+    def _tell(self, arrival: Arrival, late_s: float, reply: Reply, code: str = "", *, sent_s: float = 0.0) -> None:
+        result = Result(
+            at_s=arrival.at_s,
+            kind=arrival.kind,
+            latency_s=self._now_s() - arrival.at_s,
+            status=reply.status,
+            code=code or reply.code,
+            who=arrival.who,
+            retry_after_s=reply.retry_after_s,
+            sent_s=sent_s,
+            late_s=late_s,
+            issuance=reply.issuance,
+            attempt=arrival.attempt,
+        )
+        self._results.append(result)
+        if (following := self._again(arrival, result)) is not None:
+            heapq.heappush(self._due, (following.at_s, next(self._numbers), following))
 
 
 def closed_loop(port: int, requests: Sequence[bytes], *, clients: int, seconds: float) -> tuple[float, set[int]]:
