@@ -15,7 +15,7 @@ help: ## list the commands
 run: $(VENV)/.installed ## start everything: database, Redis, web, worker
 	@$(BIN)/python -m couponapp.local.run
 
-test: $(VENV)/.installed-dev ## run the tests against a real PostgreSQL and a real Redis
+test: $(VENV)/.installed-dev $(VENV)/.installed-load ## run the tests against a real PostgreSQL and a real Redis
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check format, lint, types, import rules
@@ -30,11 +30,11 @@ format: $(VENV)/.installed-dev ## format the code
 
 requirements: $(VENV)/.installed-dev ## pin the newest versions that requirements*.in allow
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@for name in requirements requirements-dev; do \
+	@for name in requirements requirements-load requirements-dev; do \
 		$(BIN)/uv pip compile $$name.in --universal --python-version 3.11 --generate-hashes --upgrade \
 			--custom-compile-command "make requirements" --quiet --output-file $$name.txt; done
 
-load: $(VENV)/.installed ## three times the expected traffic, with the invariants checked at the end
+load: $(VENV)/.installed-load ## an event's crowd, three times the incident's by default, and every promise checked
 	@$(BIN)/python -m loadtest.load $(ARGS)
 
 bench: $(VENV)/.installed ## ours against its baselines, as ratios measured side by side
@@ -61,4 +61,9 @@ $(VENV)/.installed: requirements.txt
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	@echo "installing what the tests need into $(VENV) …"
 	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-load: $(VENV)/.installed requirements-load.txt
+	@echo "installing what draws the plots of a load run into $(VENV) …"
+	@$(PIP_INSTALL) -r requirements-load.txt
 	@touch $@

@@ -1,117 +1,184 @@
-"""`make load`: an event at three times the expected traffic, with the invariants checked at the end."""
+"""`make load`: an event's crowd against the service, and every promise checked at the end."""
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import random
+import http.client
+import json
+import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
 
-from couponapp.planning.verify import Report, verify
-from loadtest.client import request_bytes
-from loadtest.generator import Arrival, Result, open_loop
-from loadtest.report import tell
+from couponapp.local.processes import Child
+from loadtest import books, page, record, report
+from loadtest.books import Books
+from loadtest.fleet import LEAD_S, Job, Sent, fleet
+from loadtest.options import Options, Target, parse
+from loadtest.plans import Site
+from loadtest.promises import judge
+from loadtest.record import Run
 from loadtest.service import Service, running_service
+from loadtest.usage import Pids, Sample, watching
 
-# The incident's event had 10,000 requests a minute; this is three times that.
-RATE_PER_S = 500
-SECONDS = 30
-STOCK = 1_000
-USERS = 20_000
-CLIENTS = 100
-MIX = (("issue", 70), ("look-up", 20), ("my coupons", 10))
-NOTIFY_TIMEOUT_S = 60.0
+# Where a scenario does not promise it, the notifications are only looked at.
+_LOOK_S = 5.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run brought: the configuration's settings, answers, samples, and the books where there are any."""
+
+    settings: dict[str, str]
+    sent: Sent
+    samples: list[Sample]
+    books: Books | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the load; returns 0 when every promise was kept."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.load", description=__doc__)
-    parser.add_argument("--rate", type=int, default=RATE_PER_S, help="requests per second (default %(default)s)")
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="for how long (default %(default)s)")
-    parser.add_argument("--stock", type=int, default=STOCK, help="pieces (default %(default)s)")
-    parser.add_argument("--users", type=int, default=USERS, help="different users (default %(default)s)")
-    given = parser.parse_args(arguments)
-    if min(given.rate, given.seconds, given.users) < 1 or given.rate * given.seconds > 1_000_000:
-        parser.error("rate, seconds and users are at least 1, and the run has at most 1,000,000 requests")
-    with running_service() as service:
+    options = parse(arguments)
+    if find_spec("matplotlib") is None:
+        print("matplotlib is missing: make load installs it from requirements-load.txt", file=sys.stderr)
+        return 2
+    began_at, machine = datetime.now(UTC), record.machine()
+    print(_announcement(options), flush=True)
+    try:
+        if target := options.target:
+            options = replace(options, scenario=replace(options.scenario, stock=_pieces(target)))
+            outcome = at_target(options, target)
+        else:
+            outcome = on_own_service(options)
+    except RuntimeError as error:
+        print(f"the run was broken off: {error}", file=sys.stderr)
+        return 1
+    run = Run(options.scenario, began_at, _configuration(options, outcome), machine)
+    directory = options.out / f"{began_at:%Y%m%dT%H%M%S%f}-{options.scenario.name}"
+    written = leave(directory, run, outcome)
+    print(f"\n{report.tell(written)}\n\nrecord and report: {directory}")
+    return 0 if written["verdict"]["kept"] else 1
+
+
+def on_own_service(options: Options) -> Outcome:
+    """Start a service on loopback, send, read its books, end it."""
+    scenario = options.scenario
+    with running_service(WEB_CONCURRENCY=str(options.web_processes), **scenario.environ) as service:
         port = service.start_web()
-        service.start_worker()
-        coupon_id = service.new_coupon(given.stock)
-        print(f"{given.rate} requests/s for {given.seconds} s, {given.stock} pieces, {given.users} users", flush=True)
-        arrivals = plan(service, coupon_id, rate=given.rate, seconds=given.seconds, users=given.users)
-        began_s = time.perf_counter()
-        results = _send_from_another_process(port, arrivals)
-        print("\n" + tell(results, time.perf_counter() - began_s) + "\n")
-        broken = judge(service, coupon_id, results, stock=given.stock)
-    for line in broken:
-        print(f"BROKEN  {line}")
-    print("every promise was kept" if not broken else f"{len(broken)} promises were broken")
-    return 1 if broken else 0
+        worker = service.start_worker()
+        signing = {"COUPON_JWT_SECRET": service.environ["COUPON_JWT_SECRET"]}
+        with fleet(_job(options, signing)) as generators:
+            pids = {**_pids(service), "worker": lambda: _pid(worker), "generator": lambda: generators.pids}
+            generators.wait_until_ready()
+            # The opening is a moment of the plan, so the coupon is made when the plan's start is known.
+            start_s = time.perf_counter() + LEAD_S
+            coupon_id = service.new_coupon(scenario.stock, opens_in_s=LEAD_S + scenario.opens_at_s)
+            site = Site(port, coupon_id, cookie=service.config.cookie_name)
+            sent, samples = _send(generators, site, start_s, pids, scenario.seconds)
+        timeout_s = scenario.promises.notified_s or _LOOK_S
+        held = books.read_when_notified(service.pool, coupon_id, timeout_s=timeout_s, tell=_say)
+        return Outcome(record.shown_settings(service.environ), sent, samples, held)
 
 
-def plan(service: Service, coupon_id: int, *, rate: int, seconds: int, users: int) -> list[Arrival]:
-    """Arrivals at random moments (a Poisson process has such), by random users."""
-    chance = random.Random(1)
-    signed: dict[int, str] = {}
-    kinds, weights = [kind for kind, _ in MIX], [weight for _, weight in MIX]
-    arrivals = []
-    for at_s in sorted(chance.uniform(0, seconds) for _ in range(rate * seconds)):
-        user = chance.randrange(users)
-        token = signed.setdefault(user, service.token(f"user-{user}"))
-        kind = chance.choices(kinds, weights)[0]
-        arrivals.append(Arrival(at_s, kind, _request(kind, coupon_id, token)))
-    return arrivals
+def at_target(options: Options, target: Target) -> Outcome:
+    """Send to a service elsewhere; its processes and its database are not seen."""
+    with fleet(_job(options, {"COUPON_JWT_SECRET": target.secret})) as generators:
+        generators.wait_until_ready()
+        site = Site(target.port, target.coupon_id, target.host)
+        start_s = time.perf_counter() + LEAD_S
+        pids: Pids = {"generator": lambda: generators.pids}
+        sent, samples = _send(generators, site, start_s, pids, options.scenario.seconds)
+    _say(f"afterwards, on the service's machine: flask coupons verify {target.coupon_id}")
+    return Outcome({}, sent, samples, None)
 
 
-def judge(service: Service, coupon_id: int, results: Sequence[Result], *, stock: int) -> list[str]:
-    """Every promise that was not kept."""
-    broken = []
-    codes = Counter(result.code for result in results)
-    statuses = Counter(result.status for result in results)
-    if errors := sum(count for status, count in statuses.items() if status >= 500 or status == 0):
-        broken.append(f"{errors} answers were 5xx or missing")
-    report = _wait_until_notified(service, coupon_id)
-    issued = report.coupons[0]["issued"]
-    broken += report.violations
-    if codes["ISSUED"] > issued:
-        broken.append(f"{codes['ISSUED']} were told ISSUED, but {issued} are recorded")
-    if issued > stock or (codes["SOLD_OUT"] and issued < stock):
-        broken.append(f"{issued} issued of {stock}, and {codes['SOLD_OUT']} were told SOLD_OUT")
-    if report.coupons[0]["waiting"]:
-        broken.append(f"{report.coupons[0]['waiting']} holders were not notified within {NOTIFY_TIMEOUT_S:.0f} s")
-    return broken
+def leave(directory: Path, run: Run, outcome: Outcome) -> dict[str, Any]:
+    """Judge a run and leave its record, plots and page in a new directory; returns the record."""
+    from loadtest import plots  # noqa: PLC0415  # generator processes import this file and draw nothing
+
+    checks = judge(run.scenario, outcome.sent.results, outcome.books, outcome.samples)
+    composed = record.compose(run, outcome.sent, outcome.samples, outcome.books, checks)
+    directory.mkdir(parents=True)
+    record.write(directory, composed, outcome.sent)
+    page.write(directory, composed, plots.draw(directory, composed))
+    (directory / "report.txt").write_text(report.tell(composed) + "\n", encoding="utf-8")
+    return composed
 
 
-def _wait_until_notified(service: Service, coupon_id: int) -> Report:
-    give_up_s = time.monotonic() + NOTIFY_TIMEOUT_S
-    while (report := verify(service.pool, coupon_id)).coupons[0]["waiting"] and time.monotonic() < give_up_s:
-        time.sleep(0.5)
-    return report
+def _send(generators: Any, site: Site, start_s: float, pids: Pids, seconds: int) -> tuple[Sent, list[Sample]]:
+    def progress(at_s: float, answered: int) -> None:
+        _say(f"  {at_s:5.0f} s of {seconds}: {answered} answered")
+
+    with watching(pids) as watch:
+        watch.begin_at(start_s)
+        sent = generators.send(site, start_s, progress)
+    return sent, watch.samples
 
 
-def _request(kind: str, coupon_id: int, token: str) -> bytes:
-    if kind == "issue":
-        return request_bytes("POST", f"/api/v1/coupons/{coupon_id}/issue", token)
-    if kind == "look-up":
-        return request_bytes("GET", f"/api/v1/coupons/{coupon_id}")
-    return request_bytes("GET", "/api/v1/me/coupons", token)
+def _pids(service: Service) -> Pids:
+    return {
+        "web": lambda: _pid(service.web),
+        "postgres": lambda: _pid(service.postgres.child),
+        "redis": lambda: _pid(service.valkey.child),
+    }
 
 
-def _send_from_another_process(port: int, arrivals: list[Arrival]) -> list[Result]:
-    # Not a thread of this process: the generator must not share an interpreter with anything.
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_send, (port, arrivals))
+def _pid(child: Child | None) -> list[int]:
+    return [child.process.pid] if child else []
 
 
-def _send(port: int, arrivals: list[Arrival]) -> list[Result]:
-    def progress(answered: int) -> None:
-        print(f"  {answered} of {len(arrivals)} answered", flush=True)
+def _job(options: Options, signing: dict[str, str]) -> Job:
+    return Job(options.scenario, options.seed, signing, options.generators, options.connections)
 
-    return open_loop(port, arrivals, clients=CLIENTS, progress=progress)
+
+def _pieces(target: Target) -> int:
+    """How many pieces the coupon there has; also shows that the service answers.
+
+    Raises:
+        RuntimeError: it does not, or knows no such coupon.
+    """
+    connection = http.client.HTTPConnection(target.host, target.port, timeout=10)
+    try:
+        connection.request("GET", f"/api/v1/coupons/{target.coupon_id}")
+        return int(json.loads(connection.getresponse().read())["data"]["total"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        raise RuntimeError(f"{target.host}:{target.port} shows no coupon {target.coupon_id}: {error}") from error
+    finally:
+        connection.close()
+
+
+def _announcement(options: Options) -> str:
+    scenario = options.scenario
+    where = f"{options.target.host}:{options.target.port}" if options.target else "a service of its own on loopback"
+    return (
+        f"{scenario.name}: {scenario.tells}\n{scenario.rate_per_s:.0f} requests/s for {scenario.seconds} s, "
+        f"{scenario.stock} pieces, {scenario.users} users, {options.generators} generator processes, at {where}"
+    )
+
+
+def _configuration(options: Options, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "seed": options.seed,
+        "target": f"{options.target.host}:{options.target.port}" if options.target else None,
+        "web_processes": None if options.target else options.web_processes,
+        "generator_processes": options.generators,
+        "connections": options.connections,
+        "settings": outcome.settings,
+    }
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _end(*_: object) -> NoReturn:
+    sys.exit("the run was ended")
 
 
 if __name__ == "__main__":
+    # TERM as Ctrl-C: what was started is ended, not left behind.
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(main())

@@ -120,9 +120,9 @@ class Service:
                 found += [parent, *parent.children(recursive=True)]
         return found
 
-    def new_coupon(self, total: int) -> int:
-        """A coupon that is open now."""
-        return coupons.create(self.pool, name="부하 시험 쿠폰", total=total, opens_at=-60.0, closes_at=86_400.0)
+    def new_coupon(self, total: int, *, opens_in_s: float = -60.0) -> int:
+        """A coupon; open now unless told otherwise."""
+        return coupons.create(self.pool, name="부하 시험 쿠폰", total=total, opens_at=opens_in_s, closes_at=86_400.0)
 
     def token(self, user: str) -> str:
         """A token of a user."""

@@ -1,0 +1,83 @@
+"""Draws a run: what came and was answered, how long it took, what the processes used. One PNG each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+PLOTS = ("answers.png", "latencies.png", "processors.png", "memory.png")
+_SIZE_INCHES = (9.0, 3.2)
+_DPI = 110
+
+
+def draw(directory: Path, record: Mapping[str, Any]) -> list[Path]:
+    """Write the plots of a record.
+
+    Args:
+        directory: exists.
+        record: as in `docs/load-record.md`.
+
+    Returns:
+        The files, in the order in which they are read.
+    """
+    drawn = []
+    for name, of in zip(PLOTS, (_answers, _latencies, _processors, _memory), strict=True):
+        # Without pyplot: it keeps every figure, and looks for a screen.
+        figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        of(axes, record)
+        axes.set_xlabel("seconds from the first request")
+        axes.set_xlim(left=0)
+        axes.grid(visible=True, alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper right", fontsize="small")
+        figure.savefig(directory / name)
+        drawn.append(directory / name)
+    return drawn
+
+
+def _answers(axes: Any, record: Mapping[str, Any]) -> None:
+    rows = record["seconds"]
+    at = [row["second"] + 0.5 for row in rows]
+    axes.set_title("Requests per second: planned, and answered by code")
+    axes.plot(at, [row["planned"] for row in rows], color="black", linestyle=":", label="planned")
+    for code in list(record["answers"]["by_code"])[:8]:
+        axes.plot(at, [row["answered"].get(code, 0) for row in rows], label=code)
+    axes.set_ylim(bottom=0)
+
+
+def _latencies(axes: Any, record: Mapping[str, Any]) -> None:
+    rows = [row for row in record["seconds"] if row["attempts_p99_ms"] > 0]
+    at = [row["second"] + 0.5 for row in rows]
+    axes.set_title("Attempts to issue: milliseconds from the planned moment to the answer")
+    if rows:  # a logarithm needs something above zero
+        axes.semilogy(at, [row["attempts_p50_ms"] for row in rows], label="p50 of each second")
+        axes.semilogy(at, [row["attempts_p99_ms"] for row in rows], label="p99 of each second")
+
+
+def _processors(axes: Any, record: Mapping[str, Any]) -> None:
+    axes.set_title("Processors: percent of one, by what the processes do")
+    processors = record["machine"]["processors"]
+    machine = [processors * sample["machine_percent"] for sample in record["usage"]]
+    axes.plot(
+        [sample["at_s"] for sample in record["usage"]], machine, color="black", linestyle=":", label="all programs"
+    )
+    _by_role(axes, record, "cpu_percent", 1.0)
+
+
+def _memory(axes: Any, record: Mapping[str, Any]) -> None:
+    axes.set_title("Resident memory: MB, by what the processes do")
+    _by_role(axes, record, "rss_bytes", 1e6)
+
+
+def _by_role(axes: Any, record: Mapping[str, Any], what: str, unit: float) -> None:
+    samples = record["usage"]
+    for role in samples[0]["roles"] if samples else ():
+        values = [sample["roles"][role][what] / unit for sample in samples]
+        axes.plot([sample["at_s"] for sample in samples], values, label=role)
+    axes.set_ylim(bottom=0)

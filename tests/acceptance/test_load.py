@@ -1,0 +1,167 @@
+"""`make load` itself, with a real service: a short run passes, is recorded as documented, and a broken one fails."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import psutil
+import pytest
+
+from couponapp.issuing.issue import issue
+from couponapp.web.openapi import document
+from loadtest import books
+from loadtest.fleet import LEAD_S, Job, fleet
+from loadtest.plans import Site
+from loadtest.scenarios import SCENARIOS
+from loadtest.service import Service, running_service
+from loadtest.usage import watching
+from tests.servers import ROOT, wait_until
+
+SCHEMA = json.loads((ROOT / "docs/load-record.schema.json").read_text())
+SHORT = ("--rate", "40", "--seconds", "4", "--users", "90")
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with running_service() as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def port(service: Service) -> int:
+    return service.start_web()
+
+
+def run(out: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loadtest.load", *arguments, "--out", str(out)]
+    environment = {**os.environ, **environ}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False)
+
+
+def record_in(out: Path) -> dict[str, Any]:
+    (directory,) = out.iterdir()
+    record: dict[str, Any] = json.loads((directory / "record.json").read_text())
+    jsonschema_rs.validator_for(SCHEMA).validate(record)
+    assert {path.name for path in directory.iterdir()} == {
+        "record.json",
+        "answers.csv.gz",
+        "report.html",
+        "report.txt",
+        *(f"{name}.png" for name in ("answers", "latencies", "processors", "memory")),
+    }
+    return record
+
+
+def checks_of(record: dict[str, Any]) -> dict[str, bool]:
+    return {check["name"]: check["kept"] for check in record["verdict"]["checks"]}
+
+
+def test_a_short_load_is_exact_and_leaves_the_documented_record(tmp_path: Path) -> None:
+    done = run(tmp_path, *SHORT, "--stock", "30", "--generators", "2")
+    record = record_in(tmp_path)
+    kept = checks_of(record)
+    # Whether this machine was fast enough is for `make load` to say, not for a test.
+    kept.pop("attempts in time")
+    assert all(kept.values()), done.stdout + done.stderr
+    assert done.returncode == (0 if record["verdict"]["kept"] else 1)
+    assert ("every promise was kept" in done.stdout) == record["verdict"]["kept"]
+    assert "answered" in done.stdout
+    assert record["answers"]["count"] == 160
+    assert record["answers"]["issued"] == record["books"]["issued"] == 30
+    assert [one["count"] for one in record["generator"]] == [80, 80]
+    roles = record["usage"][-1]["roles"]
+    assert set(roles) == {"web", "postgres", "redis", "worker", "generator"}
+    assert all(used["rss_bytes"] for used in roles.values())
+
+
+def test_a_service_elsewhere_gets_the_load_only_with_its_address_coupon_and_secret(
+    service: Service, port: int, tmp_path: Path
+) -> None:
+    coupon_id = service.new_coupon(20)
+    target = f"http://127.0.0.1:{port}"
+    secret = service.environ["COUPON_JWT_SECRET"]
+    done = run(tmp_path, "sold-out", *SHORT, "--target", target, "--coupon", str(coupon_id), COUPON_JWT_SECRET=secret)
+    record = record_in(tmp_path)
+    assert record["configuration"]["target"] == f"127.0.0.1:{port}"
+    assert (record["scenario"]["stock"], record["books"]) == (20, None)
+    assert record["answers"]["issued"] == 20
+    assert secret not in json.dumps(record)
+    assert f"flask coupons verify {coupon_id}" in done.stdout
+    missing = run(tmp_path, "--target", target, "--coupon", "999999", COUPON_JWT_SECRET=secret)
+    assert missing.returncode == 1
+    assert "shows no coupon 999999" in missing.stderr
+
+
+def test_a_run_that_is_asked_to_end_leaves_no_process_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "loadtest.load", "--rate", "20", "--seconds", "60", "--out", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        wait_until(lambda: "answered" in process.stdout.readline(), timeout_s=90, what="the load runs")
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) > 5
+        process.terminate()
+        process.wait(30)
+        _, alive = psutil.wait_procs(started, timeout=10)
+    assert alive == []
+    assert process.returncode != 0
+
+
+def test_the_books_say_what_the_database_holds(service: Service) -> None:
+    coupon_id = service.new_coupon(2)
+    issue(service.pool, coupon_id, "kim")
+    held = books.read_when_notified(service.pool, coupon_id, timeout_s=0.1, tell=lambda _: None)
+    assert (held.total, held.issued, held.waiting, held.early, held.violations) == (2, 1, 1, 0, [])
+    assert set(held.owners) == {"kim"}
+    service.pool.execute("UPDATE coupon_stock SET remaining = 2 WHERE coupon_id = %s", [coupon_id])
+    service.pool.execute("UPDATE coupons SET opens_at = now() + interval '1 hour' WHERE id = %s", [coupon_id])
+    worse = books.read(service.pool, coupon_id)
+    assert (len(worse.violations), worse.early) == (1, 1)
+    service.pool.execute("UPDATE coupon_stock SET remaining = 1 WHERE coupon_id = %s", [coupon_id])
+
+
+def test_a_generator_process_that_dies_is_told_and_not_waited_for(service: Service, port: int) -> None:
+    job = Job(SCENARIOS["incident"], 1, {"COUPON_JWT_SECRET": service.environ["COUPON_JWT_SECRET"]}, processes=2)
+    with fleet(job) as generators:
+        generators.wait_until_ready()
+        psutil.Process(generators.pids[1]).kill()
+        with pytest.raises(RuntimeError, match="has died"):
+            generators.send(Site(port, service.new_coupon(1)), time.perf_counter() + LEAD_S, lambda *_: None)
+
+
+def test_what_a_process_and_its_children_use_is_seen() -> None:
+    busy = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'while True: pass'])\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", busy]) as process:
+        try:
+            with watching({"busy": lambda: [process.pid], "none": list}) as watch:
+                wait_until(lambda: len(watch.samples) >= 3, timeout_s=30, what="three samples")
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+            assert len(family) == 2
+        finally:
+            for child in psutil.Process(process.pid).children():
+                child.kill()
+            process.kill()
+    last = watch.samples[-1].roles
+    assert last["busy"].cpu_percent > last["busy"].busiest_percent > 0
+    assert last["busy"].rss_bytes > 1_000_000
+    assert last["none"].cpu_percent == 0
+
+
+def test_the_locust_file_compiles_and_asks_what_the_api_has() -> None:
+    source = (ROOT / "loadtest/locustfile.py").read_text()
+    compile(source, "locustfile.py", "exec")
+    named = {
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("/api/")
+    }
+    assert len(named) == 4
+    assert named <= set(document()["paths"])

@@ -1,0 +1,125 @@
+"""The verdict of `make load`: a run that is as promised passes, and each broken promise is told by its name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from loadtest import limits
+from loadtest.books import Books
+from loadtest.generator import Result
+from loadtest.promises import judge
+from loadtest.scenarios import BOT, Promises, Scenario
+from loadtest.usage import Sample
+from tests.loadrun import STRICT, good_books, good_results, samples
+
+
+def broken(
+    results: list[Result] | None = None,
+    books: Books | None = None,
+    seen: list[Sample] | None = None,
+    scenario: Scenario = STRICT,
+) -> set[str]:
+    checks = judge(scenario, results or good_results(), books or good_books(), seen or samples())
+    return {check.name for check in checks if not check.kept}
+
+
+def test_a_run_that_is_as_promised_keeps_every_promise() -> None:
+    assert broken() == set()
+
+
+def with_answer(number: int, **changes: object) -> list[Result]:
+    results = good_results()
+    results[number] = replace(results[number], **changes)  # type: ignore[arg-type]  # the names are the fields'
+    return results
+
+
+def slow(code: str) -> list[Result]:
+    return [replace(result, latency_s=0.4) if result.code == code else result for result in good_results()]
+
+
+def late_collapse() -> list[Result]:
+    return [replace(r, code="SERVICE_UNAVAILABLE", status=503) if r.at_s >= 20 else r for r in good_results()]
+
+
+@pytest.mark.parametrize(
+    ("name", "results"),
+    [
+        ("errors", with_answer(200, code="INTERNAL_ERROR", status=500)),
+        ("errors", with_answer(200, code="SERVICE_UNAVAILABLE", status=503)),
+        ("errors", with_answer(200, code="NO_ANSWER", status=0)),
+        ("errors", with_answer(200, code="NOT_SENT", status=0)),
+        ("errors", with_answer(200, code="GAVE_UP", status=0)),
+        ("attempts in time", slow("ISSUED")),
+        ("refusals in time", slow("SOLD_OUT")),
+        ("goodput", late_collapse()),
+        ("others are spared", with_answer(200, code="TOO_MANY_REQUESTS", status=429)),
+        ("one per user", with_answer(200, code="ALREADY_ISSUED", who="user-1", issuance="code-2")),
+        ("one user per code", with_answer(200, code="ISSUED", status=201, issuance="code-2")),
+        ("never too many", with_answer(200, code="ISSUED", status=201, issuance="code-200")),
+        ("what was told is recorded", with_answer(1, issuance="another")),
+    ],
+)
+def test_each_wrong_answer_breaks_its_promise(name: str, results: list[Result]) -> None:
+    assert name in broken(results)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("verify", {"violations": ["coupon 1: the stock is -1"]}),
+        ("what was told is recorded", {"owners": {}}),
+        ("exactly the stock", {"issued": 99}),
+        ("exactly the stock", {"issued": 101}),
+        ("the opening", {"early": 1}),
+        ("notified", {"waiting": 1}),
+        ("notified", {"slowest_notification_s": 61.0}),
+    ],
+)
+def test_each_wrong_entry_in_the_books_breaks_its_promise(name: str, change: dict[str, object]) -> None:
+    assert broken(books=replace(good_books(), **change)) == {name}  # type: ignore[arg-type]  # likewise
+
+
+def test_memory_that_grows_is_told() -> None:
+    assert broken(seen=samples(260_000_000)) == {"memory is flat"}
+
+
+def test_a_promise_that_a_scenario_does_not_make_is_not_judged() -> None:
+    lenient = replace(STRICT, promises=Promises(no_5xx=False, notified_s=None))
+    assert broken(late_collapse(), replace(good_books(), waiting=9), samples(260_000_000), lenient) == set()
+    assert "errors" in broken(with_answer(200, code="INTERNAL_ERROR", status=500), scenario=lenient)
+
+
+def test_sold_out_may_not_be_said_while_pieces_are_left_whatever_is_promised() -> None:
+    lenient = replace(STRICT, promises=Promises())
+    assert broken(books=replace(good_books(), issued=99), scenario=lenient) == {"exactly the stock"}
+
+
+def test_a_bot_may_be_refused_and_may_be_slow_without_breaking_what_is_promised_to_others() -> None:
+    bot = with_answer(200, kind=BOT, code="TOO_MANY_REQUESTS", status=429)
+    assert broken(bot) == set()
+
+
+def test_an_impatient_user_may_give_up() -> None:
+    storm = replace(STRICT, patience_s=1.0, tries=3)
+    assert "errors" not in broken(with_answer(200, code="GAVE_UP", status=0), scenario=storm)
+
+
+PUNCTUAL = [{"p99_ms": 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("what", "seen", "lateness"),
+    [
+        ("generator itself was late", samples(), [{"p99_ms": 2.0}, {"p99_ms": 80.0}]),
+        ("2 processors were 97 % busy", samples(machine=97.0, web_percent=190.0), PUNCTUAL),
+        ("One process of web used 95 %", samples(web_percent=95.0, machine=60.0), PUNCTUAL),
+        ("Other programs on the machine used 60 %", samples(web_percent=20.0), PUNCTUAL),
+        ("No processor was full", samples(web_percent=78.0), PUNCTUAL),
+    ],
+)
+def test_where_the_limit_lies_is_told(what: str, seen: list[Sample], lateness: list[dict[str, float]]) -> None:
+    told = limits.tell(seen, lateness, processors=2)
+    assert what in " ".join(told)
+    assert ("generator itself" in " ".join(told)) == (lateness is not PUNCTUAL)
