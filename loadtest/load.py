@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,16 +27,26 @@ from loadtest.usage import Pids, Sample, watching
 
 # Where a scenario does not promise it, the notifications are only looked at.
 _LOOK_S = 5.0
+_LOG_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run brought: the configuration's settings, answers, samples, and the books where there are any."""
+    """What a run brought.
+
+    Attributes:
+        settings: of the service, without secrets.
+        sent: the answers.
+        samples: of processors and memory.
+        books: what the database holds, where it could be asked.
+        logs: the ends of the service's logs, by file name.
+    """
 
     settings: dict[str, str]
     sent: Sent
     samples: list[Sample]
     books: Books | None
+    logs: dict[str, bytes] = field(default_factory=dict)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +90,8 @@ def on_own_service(options: Options) -> Outcome:
             sent, samples = _send(generators, site, start_s, pids, scenario.seconds)
         timeout_s = scenario.promises.notified_s or _LOOK_S
         held = books.read_when_notified(service.pool, coupon_id, timeout_s=timeout_s, tell=_say)
-        return Outcome(record.shown_settings(service.environ), sent, samples, held)
+        logs = {path.name: path.read_bytes()[-_LOG_BYTES:] for path in service.home.glob("*.log")}
+        return Outcome(record.shown_settings(service.environ), sent, samples, held, logs)
 
 
 def at_target(options: Options, target: Target) -> Outcome:
@@ -104,6 +115,8 @@ def leave(directory: Path, run: Run, outcome: Outcome) -> dict[str, Any]:
     directory.mkdir(parents=True)
     record.write(directory, composed, outcome.sent)
     page.write(directory, composed, plots.draw(directory, composed))
+    for name, log in outcome.logs.items():
+        (directory / name).write_bytes(log)
     (directory / "report.txt").write_text(report.tell(composed) + "\n", encoding="utf-8")
     return composed
 

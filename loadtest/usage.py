@@ -51,10 +51,13 @@ class Watch:
     """Samples until it is told to stop.
 
     Attributes:
+        pids: by role.
+        interval_s: between two samples.
         samples: what was seen, in the order of time.
     """
 
     pids: Pids
+    interval_s: float = INTERVAL_S
     samples: list[Sample] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -73,9 +76,9 @@ class Watch:
         self._began_s = start_s
 
     def run(self) -> None:
-        """Take a sample every second."""
+        """Take samples until it is told to stop."""
         last_s = time.perf_counter()
-        while not self._stop.wait(INTERVAL_S):
+        while not self._stop.wait(self.interval_s):
             now_s = time.perf_counter()
             roles = self._roles(now_s - last_s)
             self.samples.append(Sample(now_s - self._began_s, psutil.cpu_percent(), roles))
@@ -122,13 +125,14 @@ def _with_children(pids: Sequence[int], children: Mapping[int, list[int]]) -> It
 
 
 @contextmanager
-def watching(pids: Pids) -> Iterator[Watch]:
+def watching(pids: Pids, *, interval_s: float = INTERVAL_S) -> Iterator[Watch]:
     """Watch processes and their children in a thread of this process, until the block ends.
 
     Args:
         pids: by role, asked for anew at every sample, because processes are replaced.
+        interval_s: between two samples.
     """
-    watch = Watch(pids)
+    watch = Watch(pids, interval_s)
     thread = threading.Thread(target=watch.run, name="usage", daemon=True)
     thread.start()
     try:
