@@ -107,9 +107,9 @@ def event(web: Web, pool: Pool, coupon_id: int, token_of: Callable[[str], str]) 
         try:
             crowd.has_been_told("ISSUED", TOTAL // 5)
             done = [operated("pause", lambda: coupons.pause(pool, coupon_id))]
-            crowd.has_been_told("PAUSED", 5)
+            crowd.has_been_told("PAUSED", 20)
             done.append(operated("resume", lambda: coupons.resume(pool, coupon_id)))
-            crowd.has_been_told("SOLD_OUT", 5)
+            crowd.has_been_told("SOLD_OUT", 60)  # of whom a third hold one
             done.append(operated("restock", lambda: coupons.restock(pool, coupon_id, MORE), MORE))
             crowd.has_been_told("ISSUED", TOTAL + MORE // 2)
         finally:
