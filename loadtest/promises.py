@@ -151,8 +151,9 @@ def _explained(results: Sequence[Result], books: Books) -> Check:
     answers = [
         Answered(ISSUE, r.who, 0, r.sent_s, max(r.sent_s, r.answered_s), r.code, r.issuance or None)
         for r in results
-        # When the coupon opens is on the database's clock: `books.early` has looked at that.
-        if r.kind in ATTEMPTS and r.code != "NOT_OPEN"
+        # When the coupon opens is on the database's clock: `books.early` has looked at that. What was
+        # not sent has done nothing.
+        if r.kind in ATTEMPTS and r.code not in ("NOT_OPEN", "NOT_SENT")
     ]
     found = check(answers, books.owners, books.total)
     seen = "; ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")

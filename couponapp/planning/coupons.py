@@ -174,7 +174,7 @@ WITH stocked AS (
 )
 UPDATE coupons SET
     total = total + %(pieces)s,
-    stocked_from = CASE WHEN before = 0 THEN now() + interval '0.9 seconds' ELSE stocked_from END
+    stocked_from = CASE WHEN before = 0 THEN clock_timestamp() + interval '0.9 seconds' ELSE stocked_from END
 FROM stocked WHERE id = stocked.coupon_id
 """
 
