@@ -252,10 +252,11 @@ FAULTS = (
     ),
     Fault(
         name="DDL queue at the issuances",
-        expected="503, also of «my coupons»; look-ups alive",
+        expected="503, also of «my coupons»; look-ups from the cache",
         happens=issuances_changed,
         issue=REFUSED,
         shows=Shows.REFUSALS,
+        look_up=CACHED,  # «my coupons» holds all connections that could read them anew
         mine=REFUSED_READ,
     ),
     Fault(
