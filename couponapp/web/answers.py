@@ -24,6 +24,8 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+# What no page shows needs no more than this.
+NOTHING_AT_ALL = "default-src 'none'; frame-ancestors 'none'"
 SECURITY_HEADERS = (
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
     ("X-Content-Type-Options", "nosniff"),
@@ -123,25 +125,59 @@ def answer(
         status: where it is not the code's own.
         headers: more headers.
     """
-    words, asked_for = ANSWERS[code], language()
+    asked_for = language()
+    if data is None and not detail:
+        body, fixed = _without_data(code, asked_for)
+    else:
+        body, fixed = _with_data(code, asked_for, data, detail)
+    return Answer(body, status or ANSWERS[code].status, [*fixed, *headers.items()] if headers else fixed[:])
+
+
+def _with_data(code: str, asked_for: str, data: Any, detail: str) -> tuple[bytes, list[tuple[str, str]]]:
+    """The body, and the headers that it always has."""
+    words = ANSWERS[code]
     text = (words.en if asked_for == "en" else words.ko) + (f" ({detail})" if detail else "")
-    body = _encode({"success": words.status < 400, "code": code, "message": text, "data": data})
-    all_headers = [*_HEADERS, *SECURITY_HEADERS, ("Content-Language", asked_for), *(headers or {}).items()]
-    return Answer(body, status or words.status, all_headers)
+    body = _encode({"success": words.status < 400, "code": code, "message": text, "data": data}).encode()
+    return body, [*_HEADERS, ("Content-Language", asked_for), ("Content-Length", str(len(body)))]
+
+
+@lru_cache(maxsize=len(ANSWERS) * len(LANGUAGES))
+def _without_data(code: str, asked_for: str) -> tuple[bytes, list[tuple[str, str]]]:
+    """What most of a crowd is told, word for word the same each time. The list is not to be changed."""
+    return _with_data(code, asked_for, None, "")
 
 
 class Answer(Response):
-    """A JSON answer, whose headers are final: nothing to look through and copy when it is sent."""
+    """A JSON answer that is complete from the start: nothing to look through and copy when it is sent."""
+
+    def __init__(self, body: bytes, status: int, headers: list[tuple[str, str]]) -> None:
+        """Take everything as it is.
+
+        Args:
+            body: the encoded JSON.
+            status: of HTTP.
+            headers: all of them, with the body's length; the list becomes the answer's own.
+        """
+        # `Headers(headers)` would search all for each: as long as the other work on a short answer.
+        complete = Headers()
+        complete._list = headers
+        super().__init__([body], status, complete)
 
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
-        """The headers as they are, and the length."""
-        self.headers.setdefault("Content-Length", str(sum(map(len, self.iter_encoded()))))
+        """The headers as they are."""
         return self.headers
 
 
 # One encoder for all: `json.dumps` makes a new one at every call that has settings of its own.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_HEADERS = (("Content-Type", "application/json"), ("Vary", "Accept-Language"), ("Cache-Control", "no-store"))
+_HEADERS = (
+    ("Content-Type", "application/json"),
+    ("Vary", "Accept-Language"),
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", NOTHING_AT_ALL),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+)
 
 
 def retry_after(seconds: float) -> dict[str, str]:

@@ -37,7 +37,7 @@ from couponapp.storage.pool import Pool, Timeouts
 from couponapp.storage.redis import connect
 from couponapp.tokens import verifier
 from couponapp.web import failures
-from couponapp.web.answers import SECURITY_HEADERS
+from couponapp.web.answers import SECURITY_HEADERS, Answer
 from couponapp.web.api import API_PREFIX, api
 from couponapp.web.identity import Identity
 from couponapp.web.inputs import MAX_BODY_BYTES
@@ -236,7 +236,7 @@ def _covers(allowed: str, name: str) -> bool:
 def _finish(response: Response) -> Response:
     _counter(request.endpoint or "none", response.status_code).inc()
     headers = response.headers
-    if "X-Frame-Options" not in headers:  # a page, a file: JSON has them from the start
+    if not isinstance(response, Answer):  # a page, a file: JSON has them from the start
         for name, value in SECURITY_HEADERS:
             headers.setdefault(name, value)
     if (seen := standing()) is not None:
