@@ -100,12 +100,15 @@ def post_worker_init(worker: Any) -> None:
     gc.collect()
     gc.freeze()
 
+    from couponapp.gunicorn_worker import Worker
     from couponapp.web.parts import EXTENSION
     from couponapp.web.probes import record_gauges
 
     parts = worker.wsgi.extensions[EXTENSION]
     if parts is None:  # not ours: a baseline of the benchmark
         return
+    if isinstance(worker, Worker):  # another worker class has no rounds, or does not tell of them
+        worker.tell_rounds(parts.backlog)
     _warm_up(parts.pools)
     parts.switches.refresh()
     watch = parts.switches.watch

@@ -72,6 +72,10 @@ class Shed(Unavailable):
     """So many already wait that one more is refused at once."""
 
 
+class Overloaded(Shed):
+    """More has come for a while than the process can serve, and this has waited too long already."""
+
+
 class PoolExhausted(Unavailable):
     """No pooled connection became free in time."""
 

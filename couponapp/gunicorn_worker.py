@@ -15,9 +15,10 @@ import json
 import time
 from contextlib import AbstractContextManager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
+from gevent.server import StreamServer
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import (
     InvalidResponseHeader,
@@ -27,7 +28,7 @@ from gunicorn.http.errors import (
     NoMoreData,
     ParseException,
 )
-from gunicorn.workers.ggevent import GeventWorker
+from gunicorn.workers import ggevent
 
 from couponapp.client_connection import Connection, TooSlow
 
@@ -37,8 +38,45 @@ ROOM = 0.9
 # libev's highest: an idle watcher of this priority does not wait until nothing else is to be done,
 # but for one round over all sockets.
 _NEXT_ROUND = 2
+_FIRST, _LAST = 2, -2
 # Between two lines in the log that say that clients give way.
 TELL_EVERY_S = 10.0
+
+
+class Rounds(Protocol):
+    """Wants to know how long the event loop is busy at a time."""
+
+    def begin_round(self) -> None:
+        """The sockets have been looked at."""
+
+    def end_round(self) -> None:
+        """They are about to be looked at again."""
+
+
+class Listener(StreamServer):  # type: ignore[misc]  # brings no types
+    """Takes as many new connections in a round as requests were served in the one before, at least one.
+
+    gunicorn has one taken, so that processes share newcomers evenly. Where kept connections fill the
+    rounds, newcomers then wait for ever: 1,000 of them for 1,000 rounds.
+
+    Attributes:
+        quota: how many in this round; the worker sets it.
+    """
+
+    quota = 1
+
+    @property
+    def max_accept(self) -> int:
+        """What gevent asks for in each round."""
+        return Listener.quota
+
+    @max_accept.setter
+    def max_accept(self, number: int) -> None:
+        """Gunicorn's own number does not count."""
+
+
+# Where gunicorn looks for it.
+ggevent.StreamServer = Listener
 
 
 class BodyTooLarge(Exception):
@@ -59,7 +97,7 @@ _REFUSALS: tuple[tuple[type[BaseException], int, str], ...] = (
 )
 
 
-class Worker(GeventWorker):  # type: ignore[misc]  # brings no types
+class Worker(ggevent.GeventWorker):  # type: ignore[misc]  # brings no types
     """Bounds what clients may take, and answers what it refuses in the one shape.
 
     Attributes:
@@ -74,7 +112,24 @@ class Worker(GeventWorker):  # type: ignore[misc]  # brings no types
         super().__init__(*args, **kwargs)
         self.waiting: dict[Connection, None] = {}
         self._open = 0
+        self._served = 0
         self._told_s = -TELL_EVERY_S
+
+    def tell_rounds(self, to: Rounds) -> None:
+        """Tell when a round of the event loop begins and ends, from now on.
+
+        Args:
+            to: whom.
+        """
+        loop = gevent.get_hub().loop
+        # First of all that happens once the sockets have been looked at, and last before they are again.
+        self._round_watchers = (loop.check(ref=False, priority=_FIRST), loop.prepare(ref=False, priority=_LAST))
+        self._round_watchers[0].start(to.begin_round)
+        self._round_watchers[1].start(self._end_round, to)
+
+    def _end_round(self, rounds: Rounds) -> None:
+        Listener.quota, self._served = max(1, self._served), 0
+        rounds.end_round()
 
     def timeout_ctx(self) -> AbstractContextManager[None]:
         """None around the parser: the connection has a time-out that knows what it waits for."""
@@ -126,6 +181,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # brings no types
         """
         read_body(req, sock)
         sock.is_served()
+        self._served += 1
         super().handle_request(listener_name, req, sock, addr)
         sock.await_request()
         # Reading what has come already does not switch greenlets, nor does writing into a buffer

@@ -49,6 +49,11 @@ BREAKER_REFUSED = Gauge(
     ["breaker"],
     multiprocess_mode="liveall",
 )
+LOOP_ROUND_SECONDS = Gauge(
+    "coupon_loop_round_seconds",
+    "The longest that a request has lately waited for its turn in this web process, in seconds.",
+    multiprocess_mode="liveall",
+)
 SWITCHES_AGE = Gauge(
     "coupon_switches_age_seconds",
     "How long ago the operators' switches were last read, in seconds.",

@@ -263,6 +263,13 @@ class Settings:
         _integer(1, 10_000),
         "Look-ups per web process that may wait for a connection; one more is answered 503 at once.",
     )
+    backlog_ms: int = setting(
+        "COUPON_BACKLOG_MS",
+        "25",
+        _integer(0, 60_000),
+        "What has waited for its turn for longer is refused, in milliseconds, in a process that is behind for longer "
+        "than the deadline; 0: never.",
+    )
     client_timeout_s: int = setting(
         "COUPON_CLIENT_TIMEOUT_S",
         "10",

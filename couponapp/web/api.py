@@ -67,6 +67,7 @@ def get_coupon(coupon_id: str) -> Response:
 def my_coupons() -> Response:
     """The caller's issuances, newest first."""
     user_id = parts().identity.of_bearer(request.environ)
+    parts().backlog.check()
     limit, before_id = inputs.page()
     # One more than asked for tells whether another page follows.
     found = issuances.list_of_holder(
@@ -81,6 +82,7 @@ def my_coupons() -> Response:
 def my_coupon(issuance_id: str) -> Response:
     """One of the caller's issuances; somebody else's is not found."""
     user_id = parts().identity.of_bearer(request.environ)
+    parts().backlog.check()
     number = inputs.parse_id(issuance_id)
     found = issuances.one_of_holder(parts().read_pool, user_id, number) if number else None
     if found is None:

@@ -22,6 +22,7 @@ from couponapp.errors import (
     ServerTrouble,
     StatementTimedOut,
 )
+from couponapp.guards.backlog import Backlog
 from couponapp.guards.breaker import CircuitBreaker, Forced, Rules, StateLog
 from couponapp.guards.bulkhead import Bulkhead
 from couponapp.guards.deadline import Deadline
@@ -150,6 +151,7 @@ def _make_parts(config: Settings) -> Parts:
             rates=lambda: rates,
             processes=config.web_processes,
         ),
+        backlog=Backlog(target_s=config.backlog_ms / 1000, patience_s=config.deadline_ms / 1000),
         breaker=breaker,
         bulkhead=_bulkhead(config, issue_pool),
         switches=_switches(admin_pool, breaker),

@@ -17,7 +17,9 @@ from couponapp.web.parts import Parts
 
 
 def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, *, key: str | None, address: str) -> Attempt:
-    """The issue path, shared by the API and the pages: what is known, the limits, the breaker, a place, the statement.
+    """The issue path, shared by the API and the pages.
+
+    In this order: what is known, the backlog, the limits, the breaker, a place, the statement.
 
     Args:
         service: the parts of this process.
@@ -28,7 +30,7 @@ def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, *, key: str |
 
     Raises:
         couponapp.errors.TooManyRequests: a rate limit refuses.
-        couponapp.errors.Unavailable: PostgreSQL does not answer in time.
+        couponapp.errors.Unavailable: PostgreSQL does not answer in time, or more comes than can be served.
     """
     started_s = time.perf_counter()
     deadline = Deadline(service.settings.deadline_ms / 1000)
@@ -41,6 +43,7 @@ def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, *, key: str |
         elif (known := _known(service, coupon, user_id, key, mono_s := service.catalogue.mono_s())) is not None:
             attempt = known
         else:
+            service.backlog.check()
             # In the moment in which this process cannot tell whether the coupon has opened, the
             # statement tells it, and an early click is not counted.
             if coupon.has_surely_opened(mono_s):

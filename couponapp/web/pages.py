@@ -77,6 +77,7 @@ def my_coupons() -> BaseResponse:
     user_id = _user()
     if user_id is None:
         return _to_login(url_for(".my_coupons"))
+    parts().backlog.check()
     limit, before_id = inputs.page()
     found = issuances.list_of_holder(
         parts().read_pool, user_id, limit=limit + 1, before_id=before_id or issuances.NEWEST

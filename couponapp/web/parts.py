@@ -8,6 +8,7 @@ from typing import cast
 from flask import current_app
 from redis import Redis
 
+from couponapp.guards.backlog import Backlog
 from couponapp.guards.breaker import CircuitBreaker
 from couponapp.guards.bulkhead import Bulkhead
 from couponapp.guards.limits import RateLimits
@@ -34,6 +35,7 @@ class Parts:
     catalogue: Catalogue
     sold_out: SoldOut
     limits: RateLimits
+    backlog: Backlog
     breaker: CircuitBreaker
     bulkhead: Bulkhead[tuple[int, Claim], Attempt]
     switches: Switches

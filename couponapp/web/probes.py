@@ -45,6 +45,7 @@ def show_metrics() -> Response:
 def record_gauges(service: Parts) -> None:
     """Set this process's gauges; called regularly, see `gunicorn.conf.py`."""
     _record_breaker(service.breaker)
+    metrics.LOOP_ROUND_SECONDS.set(service.backlog.longest_s())
     metrics.SWITCHES_AGE.set(service.switches.age_s())
     for pool in service.pools:
         stats = pool.stats()
