@@ -47,7 +47,8 @@ class _Flight(Generic[V]):
 class Cache(Generic[K, V]):
     """Values by key, each at most `max_age_s` old while the reader works and is quick.
 
-    At half that age one background thread reads anew while all callers go on with the old value.
+    Before that age, at half of it unless told otherwise, one background thread reads anew while all
+    callers go on with the old value.
     Where the reader fails or hangs, the old value serves on; the reader is asked again by one
     thread at a time, so nobody queues behind anybody and there is no stampede.
     """
@@ -57,6 +58,7 @@ class Cache(Generic[K, V]):
         read: Callable[[K], V],
         *,
         max_age_s: float,
+        refresh_after_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         first_wait_s: float = FIRST_WAIT_S,
         stale_wait_s: float = STALE_WAIT_S,
@@ -67,6 +69,7 @@ class Cache(Generic[K, V]):
         Args:
             read: gets the value of a key, in bounded time; raises `Unavailable` where it cannot.
             max_age_s: see above, in seconds.
+            refresh_after_s: the age at which it is read anew, in seconds; half of `max_age_s` when left out.
             clock: monotonic, in seconds.
             first_wait_s: how long a caller waits where nothing is cached yet, in seconds.
             stale_wait_s: how long one waits where the value is too old, in seconds.
@@ -74,6 +77,7 @@ class Cache(Generic[K, V]):
         """
         self._read = read
         self._max_age_s = max_age_s
+        self._refresh_after_s = max_age_s / 2 if refresh_after_s is None else refresh_after_s
         self._clock = clock
         self._first_wait_s = first_wait_s
         self._stale_wait_s = stale_wait_s
@@ -96,7 +100,7 @@ class Cache(Generic[K, V]):
             entry, now_s = self._entries.get(key), self._clock()
             if entry is not None:
                 self._entries.move_to_end(key)
-                if now_s - entry.as_of_s < self._max_age_s / 2 or now_s < entry.stale_until_s:
+                if now_s - entry.as_of_s < self._refresh_after_s or now_s < entry.stale_until_s:
                     return entry.value
             flight = self._flights.get(key) or self._take_off(key, now_s)
         if entry is None:

@@ -13,6 +13,9 @@ from couponapp.storage.pool import Pool, Row
 
 # The contract: `remaining` may be up to 1 s old, and a pause is effective everywhere within 1 s.
 MAX_AGE_S = 1.0
+# Early enough that a busy process has the new value before the sold-out memory distrusts the old one
+# (`couponapp.issuing.sold_out.TRUSTED_S`): a herd would go on to PostgreSQL.
+REFRESH_AFTER_S = 0.3
 MAX_LISTED = 100
 
 
@@ -124,7 +127,9 @@ class Catalogue:
         """
         self._pool = pool
         self._clock = clock
-        self._coupons: Cache[int, Coupon | None] = Cache(self._read_one, max_age_s=MAX_AGE_S, clock=clock)
+        self._coupons: Cache[int, Coupon | None] = Cache(
+            self._read_one, max_age_s=MAX_AGE_S, refresh_after_s=REFRESH_AFTER_S, clock=clock
+        )
         self._current: Cache[None, tuple[Coupon, ...]] = Cache(self._read_current, max_age_s=MAX_AGE_S, clock=clock)
 
     def coupon(self, coupon_id: int, *, wait_s: float | None = None) -> Coupon | None:

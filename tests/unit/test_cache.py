@@ -56,6 +56,17 @@ def cache(clock: Clock, source: Source) -> Cache[str, str]:
     return Cache(source, clock=clock, max_age_s=1.0, first_wait_s=10.0, stale_wait_s=10.0, max_entries=3)
 
 
+def test_a_refresh_may_be_told_to_come_earlier(clock: Clock, source: Source) -> None:
+    cache: Cache[str, str] = Cache(source, clock=clock, max_age_s=1.0, refresh_after_s=0.25)
+    assert cache.get("a") == "a-1"
+    clock.now_s += 0.24
+    assert cache.get("a") == "a-1"
+    assert source.reads == 1
+    clock.now_s += 0.01
+    assert cache.get("a") == "a-1"
+    wait_until(lambda: cache.get("a") == "a-2", timeout_s=10, what="the new value")
+
+
 def test_a_fresh_value_is_read_once(cache: Cache[str, str], source: Source) -> None:
     assert [cache.get("a"), cache.get("a")] == ["a-1", "a-1"]
     assert source.reads == 1
