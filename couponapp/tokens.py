@@ -106,7 +106,9 @@ class Claims:
             audience: must be among the token's.
             issuer: must be the token's; empty for any.
         """
-        self._options: dict[str, Any] = {"require": ["exp", "aud", "sub"], "verify_sub": True}
+        # When a token was issued is no reason to refuse it (RFC 7519, 4.1.6; `nbf` would be one): where this
+        # machine's clock is behind, everybody who has just logged in would be sent away.
+        self._options: dict[str, Any] = {"require": ["exp", "aud", "sub"], "verify_sub": True, "verify_iat": False}
         self._library = jwt.PyJWT()
         self._library._jws = _Signatures()
         self._audience = audience

@@ -88,6 +88,7 @@ def shared() -> FlaskClient:
         good(sub="x" * 128),
         good(sub="김민준 😀"),
         good(role="admin", iss="whoever", iat=int(time.time())),
+        good(iat=int(time.time()) + 3_600),  # by a clock that is ahead of ours
         good(exp=10**12),
     ],
 )
