@@ -24,7 +24,8 @@ from couponapp.storage.pool import Pool, Timeouts
 
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 30.0
-TOKEN_TTL_S = 3600
+# Longer than the clock of a web process is ever wrong.
+TOKEN_TTL_S = 4 * 3600
 WEB_PROCESSES = 2
 
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
@@ -31,7 +32,15 @@ MAX_CONNECTIONS = 200
 class EmbeddedPostgres:
     """One data directory and the server on it, reachable over loopback with a password."""
 
-    def __init__(self, home: Path, *, password: str, port: int, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        password: str,
+        port: int,
+        options: tuple[str, ...] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         """Describe the server; `start` starts it.
 
         Args:
@@ -39,13 +48,20 @@ class EmbeddedPostgres:
             password: of the one role.
             port: on 127.0.0.1.
             options: more `name=value` settings of the server.
+            environ: what its environment has besides this process's.
         """
         self._home = home.resolve()
         self._data = self._home / "data"
         self._password = password
         self._port = port
         self._options = options
+        self.environ = dict(environ or {})
         self.child: Child | None = None
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self._data
 
     @property
     def url(self) -> str:
@@ -137,6 +153,7 @@ class EmbeddedPostgres:
                 "postgres",
                 run_dir,
                 [*self._unprivileged(), _binary("postgres"), *self._arguments()],
+                environ={**os.environ, **self.environ},
                 log=log,
                 end_signal=signal.SIGINT,  # «fast»: ends clients instead of waiting for them
             )

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 
+from loadtest.faults.preload import Control
 from loadtest.faults.relay import Relay
 from loadtest.service import Service
 
@@ -29,7 +30,8 @@ class Stage:
         service: the servers.
         port: of the web server.
         coupon_id: which is being issued.
-        relay: between the web processes and Redis or PostgreSQL, where the fault wants one.
+        relay: between the web processes and Redis, PostgreSQL or the clients, where the fault wants one.
+        control: of the disk and the clock of some processes, where the fault wants it.
         broken: promises that only the fault itself can see broken, one sentence each.
     """
 
@@ -37,6 +39,7 @@ class Stage:
     port: int
     coupon_id: int
     relay: Relay | None = None
+    control: Control | None = None
     broken: list[str] = field(default_factory=list)
 
 
@@ -46,6 +49,15 @@ class Behind(Enum):
     NEITHER = None
     REDIS = "REDIS_URL"
     POSTGRESQL = "DATABASE_URL"
+    WEB = "PORT"
+
+
+class Preloaded(Enum):
+    """Whose disk and clock the fault controls."""
+
+    NOBODY = "no process"
+    POSTGRESQL = "all processes of PostgreSQL"
+    WEB = "all web processes"
 
 
 class Lost(Enum):
@@ -62,6 +74,7 @@ class Shows(Enum):
 
     NOTHING = "its own block sees to it"
     REFUSALS = "some attempts are refused"
+    NOT_OPEN = "some attempts are told that it has not opened"
     OWN_COUNTERS = "some process counts its limits by itself"
 
 
@@ -113,6 +126,7 @@ class Fault:
         mending_s: how long it may take to start again what it has ended, in seconds.
         rate_per_s: attempts to issue, per second.
         behind: which server stands behind the stage's relay.
+        preloaded: whose disk and clock the stage controls.
         files: how many files and connections each web process may have open.
         look_ups_connect_anew: each look-up comes on a connection of its own.
         afterwards: asked when all is over: sentences that tell what is still broken.
@@ -132,6 +146,7 @@ class Fault:
     mending_s: float = 1.5
     rate_per_s: int = 100
     behind: Behind = Behind.NEITHER
+    preloaded: Preloaded = Preloaded.NOBODY
     files: int | None = None
     look_ups_connect_anew: bool = False
     afterwards: Callable[[Stage], Iterable[str]] = _nothing

@@ -13,6 +13,8 @@ from loadtest.generator import Result
 from loadtest.report import percentiles_ms
 
 KINDS = (ISSUE, LOOK_UP, MINE)
+# A user and the code of the coupon.
+Told = tuple[str, str]
 # What was under way when a process died was sent at most so long before.
 UNDER_WAY_S = BOUND_S
 # A request may leave so much later than planned.
@@ -59,21 +61,28 @@ def broken_answers(fault: Fault, course: Course, results: Sequence[Result]) -> l
     return _first_of_each(broken)
 
 
-def broken_records(url: str, told: set[str]) -> list[str]:
-    """Every invariant that does not hold, and who was told «issued» without a record of it.
+def told_issued(results: Iterable[Result]) -> set[Told]:
+    """Who was told `ISSUED`, with the code that came with it; two codes are told of twice."""
+    return {(one.who, one.issuance) for one in results if one.status == 201}
+
+
+def broken_records(url: str, told: set[Told]) -> list[str]:
+    """Every invariant that does not hold, and who was told «issued», or a code, without a record of it.
 
     Args:
         url: PostgreSQL's address.
-        told: the users who were told `ISSUED`.
+        told: see `told_issued`.
     """
     pool = Pool(url, name="judge", max_size=1, timeouts=Timeouts.within(20_000))
     try:
         broken = verify(pool).violations
-        holders = {row["user_id"] for row in pool.fetch_all("SELECT user_id FROM issuances")}
+        recorded = {row["user_id"]: row["code"] for row in pool.fetch_all("SELECT user_id, code FROM issuances")}
     finally:
         pool.close()
-    if missing := told - holders:
+    if missing := {user for user, _ in told if user not in recorded}:
         broken.append(f"{len(missing)} were told ISSUED and are not recorded")
+    if other := {user for user, code in told if recorded.get(user, code) != code}:
+        broken.append(f"{len(other)} were told another code than is recorded")
     return broken
 
 
@@ -132,6 +141,8 @@ def _has_shown(fault: Fault, course: Course, results: Sequence[Result]) -> bool:
             return True
         case Shows.REFUSALS:
             return any(one.kind == ISSUE and one.status == 503 and course.touches(fault, one) for one in results)
+        case Shows.NOT_OPEN:
+            return any(one.kind == ISSUE and one.code == "NOT_OPEN" and course.touches(fault, one) for one in results)
         case Shows.OWN_COUNTERS:
             return course.without_redis
 

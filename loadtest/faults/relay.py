@@ -1,4 +1,4 @@
-"""A relay in front of a server that can make each of its answers late."""
+"""A relay in front of a server that can make each of its answers late, or lose it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,6 +16,8 @@ class Relay:
 
     Attributes:
         delay_s: how late each answer comes, in seconds.
+        loses: asked about each piece of an answer; where it says yes, the connection is cut instead.
+        port: where it listens.
         url: the same server, through this relay.
     """
 
@@ -26,10 +28,12 @@ class Relay:
             url: of the server behind it.
         """
         self.delay_s = 0.0
+        self.loses: Callable[[bytes], bool] = passes_all
         self._parts = urlsplit(url)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        userinfo, port = self._parts.netloc.rpartition("@")[0], self._listener.getsockname()[1]
-        self.url = urlunsplit(self._parts._replace(netloc=f"{userinfo}@127.0.0.1:{port}"))
+        userinfo = self._parts.netloc.rpartition("@")[0]
+        self.port: int = self._listener.getsockname()[1]
+        self.url = urlunsplit(self._parts._replace(netloc=f"{userinfo}@127.0.0.1:{self.port}"))
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -63,9 +67,16 @@ class Relay:
             while data := source.recv(65536):
                 if late:
                     time.sleep(self.delay_s)
+                    if self.loses(data):
+                        break
                 target.sendall(data)
         _close(source)
         _close(target)
+
+
+def passes_all(_: bytes) -> bool:
+    """Loses nothing."""
+    return False
 
 
 def _close(one: socket.socket) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from loadtest.faults import judge
-from loadtest.faults.fault import CIRCUIT_CLOSES_S, Behind, Fault, Shows, Stage
+from loadtest.client import HOST
+from loadtest.faults import judge, preload
+from loadtest.faults.fault import CIRCUIT_CLOSES_S, Behind, Fault, Preloaded, Shows, Stage
 from loadtest.faults.judge import Course
 from loadtest.faults.load import plan, second_attempts, sender
 from loadtest.faults.relay import relay_to
-from loadtest.faults.verdict import Verdict
+from loadtest.faults.verdict import Verdict, skipped
 from loadtest.faults.watch import Watch
 from loadtest.faults.yardstick import Yardstick
 from loadtest.service import Service, running_service
@@ -21,6 +22,8 @@ STOCK = 100_000
 
 def run(fault: Fault) -> Verdict:
     """Let one fault happen; takes some fifteen seconds, or longer where the fault does."""
+    if fault.preloaded is not Preloaded.NOBODY and (why := preload.missing()):
+        return skipped(fault.name, fault.expected, why)
     with ExitStack() as stack:
         sending_from = stack.enter_context(sender())
         service = stack.enter_context(running_service())
@@ -41,8 +44,7 @@ def run(fault: Fault) -> Verdict:
         if refused := sum(one.status != 201 for one in again):
             broken.append(f"{refused} of {len(again)} who asked again with the same key got nothing")
         broken += fault.afterwards(stage)
-        told = {one.who for one in [*results, *again] if one.status == 201}
-        broken += judge.broken_records(service.postgres.url, told)
+        broken += judge.broken_records(service.postgres.url, judge.told_issued([*results, *again]))
         seen = judge.seen(fault, course, results)
         return Verdict(fault.name, fault.expected, seen, judge.bound(fault, course), broken, machine.waited_ms)
 
@@ -54,10 +56,19 @@ def _length_s(fault: Fault) -> float:
 
 
 def _set(fault: Fault, service: Service, stack: ExitStack) -> Stage:
-    relay, environ = None, {}
-    if fault.behind is not Behind.NEITHER:
+    relay, control, environ = None, None, {}
+    if fault.preloaded is not Preloaded.NOBODY:
+        control = preload.Control(service.home, disk=service.postgres.data)
+        if fault.preloaded is Preloaded.POSTGRESQL:
+            control.take_over(service.postgres, service.home)
+        else:
+            environ = control.environ
+    if fault.behind in (Behind.REDIS, Behind.POSTGRESQL):
         upstream = service.valkey.url if fault.behind is Behind.REDIS else service.postgres.url
         relay = stack.enter_context(relay_to(upstream))
         environ = {fault.behind.value: relay.url}
     port = service.start_web(files=fault.files, environ=environ)
-    return Stage(service, port, service.new_coupon(STOCK), relay)
+    if fault.behind is Behind.WEB:
+        relay = stack.enter_context(relay_to(f"http://{HOST}:{port}"))
+        port = relay.port
+    return Stage(service, port, service.new_coupon(STOCK), relay, control)

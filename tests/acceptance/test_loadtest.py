@@ -38,11 +38,16 @@ def test_a_fault_is_run_and_told() -> None:
 
 def test_the_judge_of_faults_looks_for_everybody_who_was_told_issued(service: Service) -> None:
     coupon_id = service.new_coupon(1)
-    issue(service.pool, coupon_id, "kim")
-    assert judge.broken_records(service.postgres.url, {"kim"}) == []
-    assert judge.broken_records(service.postgres.url, {"kim", "lee"}) == ["1 were told ISSUED and are not recorded"]
+    issuance = issue(service.pool, coupon_id, "kim").issuance
+    assert issuance is not None
+    kim = ("kim", issuance.code)
+    assert judge.broken_records(service.postgres.url, {kim}) == []
+    missing = judge.broken_records(service.postgres.url, {kim, ("lee", "A-B")})
+    assert missing == ["1 were told ISSUED and are not recorded"]
+    another = judge.broken_records(service.postgres.url, {kim, ("kim", "A-B")})
+    assert another == ["1 were told another code than is recorded"]
     service.pool.execute("UPDATE coupon_stock SET remaining = 1 WHERE coupon_id = %s", [coupon_id])
-    assert judge.broken_records(service.postgres.url, {"kim"}) != []
+    assert judge.broken_records(service.postgres.url, {kim}) != []
     service.pool.execute("UPDATE coupon_stock SET remaining = 0 WHERE coupon_id = %s", [coupon_id])
 
 

@@ -9,7 +9,8 @@ from itertools import chain
 import pytest
 
 from loadtest.faults.fault import CIRCUIT_CLOSES_S, ISSUE, LOOK_UP, MINE, POOLS_HEAL_S, Fault, Lost, Shows, answers
-from loadtest.faults.judge import Course, broken_answers
+from loadtest.faults.judge import Course, broken_answers, told_issued
+from loadtest.faults.verdict import skipped
 from loadtest.generator import Result
 
 COURSE = Course(began_s=2.0, ended_s=5.0)
@@ -96,6 +97,9 @@ def test_a_fault_that_has_not_reached_the_service_proves_nothing() -> None:
     refused = replace(FAULT, shows=Shows.REFUSALS)
     assert judged(result(3.0, status=503), fault=refused) == []
     assert judged(fault=refused) != []
+    early = replace(FAULT, shows=Shows.NOT_OPEN, issue=answers(201, 409))
+    assert judged(replace(result(3.0, status=409), code="NOT_OPEN"), fault=early) == []
+    assert judged(result(3.0, status=409), fault=early) != []
     alone = replace(FAULT, shows=Shows.OWN_COUNTERS)
     assert judged(fault=alone, course=replace(COURSE, without_redis=True)) == []
     assert judged(fault=alone) != []
@@ -121,3 +125,18 @@ def test_only_what_may_be_lost_may_be_lost(lost: Lost, at_s: float, kind: str, a
 
 def test_many_equal_wrongs_are_one_line() -> None:
     assert judged(*(result(3.0, status=500) for _ in range(7))) == ["issue: HTTP_500 at +1.0 s (and 6 more)"]
+
+
+def test_who_was_told_two_codes_is_told_of_twice() -> None:
+    told = replace(result(1.0), who="kim", issuance="A")
+    refused = replace(result(2.0, status=503), who="lee")
+    assert told_issued([told, replace(told, issuance="B"), told, refused]) == {("kim", "A"), ("kim", "B")}
+
+
+def test_what_cannot_be_run_is_skipped_with_a_word_but_not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    verdict = skipped("disk full", "503", "needs a C compiler")
+    assert (verdict.word, verdict.broken) == ("skipped", [])
+    assert "needs a C compiler" in verdict.tell()
+    monkeypatch.setenv("CI", "true")
+    assert skipped("disk full", "503", "needs a C compiler").word == "BROKEN"
