@@ -10,6 +10,7 @@ from typing import Any
 from flask import Flask, Request, Response, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_wtf import CSRFProtect
+from itsdangerous import BadSignature
 from prometheus_client import Counter
 from werkzeug.sansio.utils import get_host
 
@@ -113,11 +114,21 @@ class _App(Flask):
 
 
 class SessionOfPages(SecureCookieSessionInterface):
-    """The API knows no session, so it does not open one: that takes longer than finding the view."""
+    """The API knows no session, so it does not open one: that takes longer than finding the view.
+
+    Nor does it age, except in the browser: Flask's own is refused where the clock of the machine that
+    made it is ahead of this one's, and the page's form with it. It holds no more than the forms' secret.
+    """
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         """The visitor's session; for the API an empty one that cannot be written."""
-        return None if request.path.startswith(API_PREFIX) else super().open_session(app, request)
+        signer = self.get_signing_serializer(app)
+        if request.path.startswith(API_PREFIX) or signer is None:
+            return None
+        try:
+            return self.session_class(signer.loads(request.cookies.get(self.get_cookie_name(app), "")))
+        except BadSignature:
+            return self.session_class()
 
 
 def _make_parts(config: Settings) -> Parts:
