@@ -56,6 +56,7 @@ def full_for_the_log(stage: Stage) -> Iterator[None]:
                 stage.broken.append("PostgreSQL started on a full disk")
             yield
     finally:
+        stage.service.postgres.end()  # where it has not gone down, which is told above
         stage.service.postgres.start(stage.service.home)
 
 

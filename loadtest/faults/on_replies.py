@@ -82,9 +82,9 @@ FAULTS = (
         name="30 % of PostgreSQL's replies lost",
         expected="tried once more, then 503; a retry tells what became of it",
         happens=lambda stage: lost(stage, ends_a_statement),
-        issue=answers(201, 503, done=0.6),
+        issue=answers(201, 503, done=0.75),
         look_up=CACHED,
-        mine=answers(200, 503, done=0.3),
+        mine=answers(200, 503, done=0.5),
         behind=Behind.POSTGRESQL,
     ),
     Fault(

@@ -33,6 +33,8 @@ DEADLINE_MS = 500
 CROWD = 32
 TIMEOUT_S = 30.0
 HOUR_S = 3600
+# A client of an application without bounds would wait longer; this is enough to see it.
+ENOUGH_S = 1.6
 # Longer than any attempt may take, and than the tests take.
 STALL_S = 60.0
 USERS = [f"user-{number}" for number in range(10)]
@@ -94,6 +96,16 @@ def test_while_the_disk_is_full_or_stalls_attempts_are_refused_in_time_and_reads
     assert stand.refuses()
     assert stand.get(f"/api/v1/coupons/{stand.site.coupon_id}").status == 200
     assert stand.get("/api/v1/me/coupons", stand.site.token("kim")).status == 200
+
+
+def test_without_bounds_the_same_crowd_waits_for_the_stalled_disk(stand: Stand) -> None:
+    environ = {**stand.site.environ, "WITHOUT": "bounds"}
+    with running_web(stand.site.directory, environ, processes=1, app="tests.wsgi_unguarded:app") as web:
+        wait_until_it_issues(web, stand.site)
+        stand.postgres.slow_disk(STALL_S)
+        wrong = out_of_bounds(crowd(web, [stand.site.attempt() for _ in range(CROWD)], timeout_s=ENOUGH_S), 201, 503)
+        stand.postgres.mend_disk()
+    assert wrong != []
 
 
 def missing_when_the_log_found_no_room(
