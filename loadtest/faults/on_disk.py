@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
+import psycopg
+
 from couponapp.errors import ConfigurationError
 from loadtest.faults.fault import Fault, Preloaded, Shows, Stage, answers
 from loadtest.faults.on_postgres import CACHED, REFUSED, REFUSED_READ, stranger
@@ -46,9 +48,9 @@ def full(stage: Stage) -> Iterator[None]:
 def full_for_the_log(stage: Stage) -> Iterator[None]:
     """PostgreSQL cannot go on without its log: it stops, and stops again where somebody starts it."""
     try:
-        with bad_disk(stage) as disk:
+        with stranger(stage) as db, bad_disk(stage) as disk:
             disk.fill_disk()
-            with stranger(stage) as db:
+            with suppress(psycopg.OperationalError):  # PostgreSQL may be down before it can answer
                 db.execute(NEXT_LOG_FILE)
             _wait_until_down(stage)
             with suppress(ConfigurationError):
