@@ -23,6 +23,9 @@ from loadtest.wire import Wire, resolve
 GAVE_UP = "GAVE_UP"
 NOT_SENT = "NOT_SENT"
 _PROGRESS_S = 1.0
+# A connection that has lain idle for so long is not used again: a server lets go of it some time, ours
+# after 5 s, and a request that is on its way just then is lost.
+IDLE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class _Loop:
         self._waiting: deque[tuple[Arrival, float]] = deque()
         self._give_up: list[tuple[float, int, _Flight]] = []
         self._under_way: dict[Wire, _Flight] = {}
-        self._idle: list[Wire] = []
+        self._idle: dict[Wire, float] = {}  # and since when, the longest first
         self._results: list[Result] = []
 
     def run(self, host: str, port: int, progress: Callable[[int], None]) -> list[Result]:
@@ -150,6 +153,7 @@ class _Loop:
         told_s = self._now_s()
         with selectors.DefaultSelector() as self._selector:
             while self._due or self._waiting or self._under_way:
+                self._let_go_of_what_lies_idle()
                 self._take_up_what_is_due()
                 self._end_what_waits_too_long()
                 for key, events in self._selector.select(self._pause_s()):
@@ -177,9 +181,17 @@ class _Loop:
         while self._waiting and (self._idle or len(self._under_way) < self._clients):
             self._send(*self._waiting.popleft())
 
+    def _let_go_of_what_lies_idle(self) -> None:
+        while self._idle:
+            wire, since_s = next(iter(self._idle.items()))
+            if self._now_s() - since_s <= IDLE_S:
+                return
+            del self._idle[wire]
+            self._drop(wire)
+
     def _send(self, arrival: Arrival, late_s: float) -> None:
         try:
-            wire, is_new = (self._idle.pop(), False) if self._idle else (Wire(self._family, self._address), True)
+            wire, is_new = (self._idle.popitem()[0], False) if self._idle else (Wire(self._family, self._address), True)
         except OSError:
             self._tell(arrival, late_s, Reply(0, b""))
             return
@@ -199,7 +211,7 @@ class _Loop:
         if flight is None:
             # The server has let go of it while it lay idle, as any server may; nothing was lost.
             if wire in self._idle:
-                self._idle.remove(wire)
+                del self._idle[wire]
                 self._drop(wire)
         elif events & selectors.EVENT_WRITE:
             self._write(wire, flight)
@@ -239,7 +251,7 @@ class _Loop:
         flight.done = True
         del self._under_way[flight.wire]
         if reply.status and flight.wire.keeps:
-            self._idle.append(flight.wire)
+            self._idle[flight.wire] = self._now_s()
         else:
             self._drop(flight.wire)
         self._tell(flight.arrival, flight.late_s, reply, code, sent_s=flight.sent_s)

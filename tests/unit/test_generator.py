@@ -11,6 +11,7 @@ from statistics import median
 
 import pytest
 
+from loadtest import generator
 from loadtest.client import request_bytes
 from loadtest.generator import GAVE_UP, NOT_SENT, Arrival, Result, open_loop
 
@@ -26,6 +27,7 @@ class DelayingServer:
         self.delay_s = delay_s
         self.answer = answer
         self.delays_s: list[float] = []
+        self.connections = 0
         self.awake = threading.Event()
         self.awake.set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -43,6 +45,7 @@ class DelayingServer:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.connections += 1
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
@@ -183,3 +186,14 @@ def test_a_server_that_is_not_there_gives_no_answer_and_no_end_to_the_plan() -> 
         port = server.port
     results = open_loop(port, plan(5, 0.01), clients=2, timeout_s=5)
     assert [result.code for result in results] == ["NO_ANSWER"] * 5
+
+
+@pytest.mark.parametrize(("idle_s", "connections"), [(0.2, 2), (60.0, 1)])
+def test_a_connection_that_has_lain_idle_for_long_is_not_used_again(
+    idle_s: float, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server might let go of it in just that moment, and the request would be lost for no fault of its own.
+    monkeypatch.setattr(generator, "IDLE_S", idle_s)
+    with delaying(0.0) as server:
+        assert {one.status for one in open_loop(server.port, plan(2, 0.5), clients=2)} == {200}
+        assert server.connections == connections
