@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from limits import parse_many as parse_rate_limits
 
@@ -68,6 +68,28 @@ def _url(*schemes: str) -> Callable[[str], str]:
         return raw
 
     return parse
+
+
+# Several servers in one address: libpq tries them in turn. No URL to the standard library.
+_SEVERAL_SERVERS = re.compile(
+    r"postgres(?:ql)?://(?:[^/?#]*@)?(?P<servers>[^/?#@]*,[^/?#@]*)(?:/[^?#]*)?(?:\?(?P<query>[^#]*))?"
+)
+_HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
+# libpq's words for a server that takes writes.
+_WRITABLE = ("read-write", "primary")
+
+
+def _postgresql_url(raw: str) -> str:
+    several = _SEVERAL_SERVERS.fullmatch(raw)
+    if several is None:
+        return _url("postgresql", "postgres")(raw)
+    servers = [_HOST_AND_PORT.fullmatch(server) for server in several["servers"].split(",")]
+    if not all(server and 0 < int(server["port"] or 5432) < 65536 for server in servers):
+        raise ValueError("must name its servers as host:port,host:port")
+    if parse_qs(several["query"] or "").get("target_session_attrs", [""])[-1] not in _WRITABLE:
+        # A pool that has landed on a standby would stay there.
+        raise ValueError("names several servers, which needs ?target_session_attrs=read-write")
+    return raw
 
 
 def _smtp_url(raw: str) -> str:
@@ -204,7 +226,12 @@ class Settings:
         "COUPON_HOST", "127.0.0.1", _address, "Address that the web server listens on; 0.0.0.0 for all."
     )
     web_processes: int = setting("WEB_CONCURRENCY", "2", _integer(1, 256), "Number of web processes.")
-    database_url: str = setting("DATABASE_URL", "", _url("postgresql", "postgres"), "PostgreSQL 15 or newer, as a URL.")
+    database_url: str = setting(
+        "DATABASE_URL",
+        "",
+        _postgresql_url,
+        "PostgreSQL 15 or newer, as a URL: one server, or a primary and its standbys.",
+    )
     redis_url: str = setting(
         "REDIS_URL", "", _redis, "Redis or Valkey, as a URL: one server, behind Sentinels, or a cluster."
     )

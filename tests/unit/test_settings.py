@@ -91,7 +91,11 @@ BAD_VALUES: dict[str, list[str]] = {
     "PORT": ["0", "65536", "-1", "+1", "80x", "８０", "8_0", "1e3", " 80", "9" * 20],
     "COUPON_HOST": ["a b", "a\nb", "é", "http://x/"],
     "WEB_CONCURRENCY": ["0", "257", "two"],
-    "DATABASE_URL": ["x", "mysql://host/db", "postgresql:host", "postgresql://host:port/db", "//host", "http://["],
+    "DATABASE_URL": [
+        *("x", "mysql://host/db", "postgresql:host", "postgresql://host:port/db", "//host", "http://["),
+        *("postgresql://one:1,two:port/db?target_session_attrs=read-write", "postgresql://one,/db"),
+        *("postgresql://one:1,two:2/db", "postgresql://one,two/db?target_session_attrs=any", "mysql://one,two/db"),
+    ],
     "REDIS_URL": [
         *("localhost:6379", "http://host", "redis://host:99999/0"),
         *(
@@ -170,6 +174,19 @@ BAD_VALUES: dict[str, list[str]] = {
 def test_a_bad_value_is_one_line_that_names_the_setting(name: str) -> None:
     for value in BAD_VALUES[name]:
         assert refusal(**{name: value}).startswith(f"{name} "), value
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://host/db",
+        "postgres://user:p%40ss@[::1]:5433/db?sslmode=require",
+        "postgresql://user:pass@one:5432,two:5433/db?target_session_attrs=read-write",
+        "postgresql://one,[::1]:5433,127.0.0.1/db?connect_timeout=3&target_session_attrs=primary",
+    ],
+)
+def test_postgresql_may_be_one_server_or_several_of_which_one_takes_writes(address: str) -> None:
+    assert settings.load({"DATABASE_URL": address}).database_url == address
 
 
 def test_every_setting_that_has_a_check_is_among_these() -> None:
