@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 READY_FOR_QUERY = b"Z"
+# The login, and the look of `couponapp.storage.session` at the new connection: neither counts, nor gets lost.
+BEFORE_USE = 2
 PARAMETER_STATUS = b"S"
 
 
@@ -70,7 +72,7 @@ class PgRelay:
 
     def _answer(self, client: socket.socket, server: socket.socket) -> None:
         stream = server.makefile("rb")
-        answer, connected = b"", False
+        answer, ready = b"", 0
         while head := stream.read(5):
             kind, length = head[:1], int.from_bytes(head[1:5], "big")
             body = stream.read(length - 4)
@@ -79,14 +81,14 @@ class PgRelay:
                 head = kind + (len(body) + 4).to_bytes(4, "big")
             answer += head + body
             if kind != READY_FOR_QUERY:
-                if not connected:  # the client's next step needs each frame of the login
+                if not ready:  # the client's next step needs each frame of the login
                     client.sendall(answer)
                     answer = b""
                 continue
-            if connected and self._is_lost():
+            if ready >= BEFORE_USE and self._is_lost():
                 return
             client.sendall(answer)
-            answer, connected = b"", True
+            answer, ready = b"", ready + 1
 
     def _is_lost(self) -> bool:
         with self._lock:

@@ -25,6 +25,8 @@ MIN_SERVER_VERSION = 15
 _LOCK_KEY = 0x636F75706F6E
 _LOCK_TIMEOUT_MS = 60_000
 
+# Of this transaction only: a pooler drops what is asked for at connect, and forgets what is set for a session.
+BE_PATIENT = "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true)"
 TAKE_LOCK = "SELECT pg_advisory_xact_lock(%s)"
 CREATE_LEDGER = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -97,9 +99,11 @@ def migrate(url: str, directory: Path = MIGRATIONS_DIR) -> list[Migration]:
 
 def _migrate(url: str, directory: Path) -> list[Migration]:
     migrations = read_migrations(directory)
-    with our_errors(), psycopg.connect(url, connect_timeout=5, options=f"-c lock_timeout={_LOCK_TIMEOUT_MS}") as db:
+    # Nothing is prepared: a pooler would find the name taken.
+    with our_errors(), psycopg.connect(url, connect_timeout=5, prepare_threshold=None) as db:
         _check_server_version(db)
         with db.transaction():
+            db.execute(BE_PATIENT, [str(_LOCK_TIMEOUT_MS)])
             db.execute(TAKE_LOCK, [_LOCK_KEY])
             db.execute(CREATE_LEDGER)
             applied: dict[int, str] = dict(db.execute(READ_LEDGER).fetchall())

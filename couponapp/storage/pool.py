@@ -14,6 +14,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
 from couponapp.errors import StatementTimedOut, Unavailable
+from couponapp.storage import session
 from couponapp.storage.driver import spoils_neighbours, translated
 from couponapp.storage.watchdog import Watchdog
 
@@ -68,17 +69,9 @@ class Timeouts:
             statement_ms=deadline_ms * 8 // 10,
         )
 
-    def options(self) -> str:
-        """The `options` of libpq: the session is born with its timeouts, no SET per request.
-
-        And with what the issue statement relies on, whatever the server's defaults are: its
-        isolation level, and that «committed» means on disk.
-        """
-        return (
-            f"-c statement_timeout={self.statement_ms} -c lock_timeout={self.lock_ms}"
-            f" -c idle_in_transaction_session_timeout={self.idle_ms}"
-            r" -c default_transaction_isolation=read\ committed -c synchronous_commit=on"
-        )
+    def session(self) -> dict[str, int]:
+        """What the server itself keeps, as `couponapp.storage.session` wants it."""
+        return {"statement_ms": self.statement_ms, "lock_ms": self.lock_ms, "idle_ms": self.idle_ms}
 
 
 PING = "SELECT 1 AS pong"
@@ -110,8 +103,9 @@ class Pool:
                 "row_factory": dict_row,
                 "application_name": f"couponapp-{name}",
                 "connect_timeout": timeouts.connect_s,
-                "options": timeouts.options(),
+                "options": session.options(**timeouts.session()),
             },
+            configure=self._examine,
             name=name,
             # Fixed: an event's crowd comes in one second and must not wait for connections to be made.
             min_size=max_size,
@@ -212,6 +206,18 @@ class Pool:
         with self._lock:
             if self._opened:
                 self._pool.close(timeout=2)
+
+    def _examine(self, connection: Connection) -> None:
+        """Look at a new connection; the pool tells what is wrong, and tries again."""
+        watch = _watchdog.watch(connection, self._timeouts.connect_s)
+        try:
+            session.examine(connection, **self._timeouts.session())
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            if watch.stop():
+                connection.close()  # the pool refuses one that is closed
 
     def _open(self) -> ConnectionPool[Connection]:
         if not self._opened:
