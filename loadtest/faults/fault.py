@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -32,6 +32,8 @@ class Stage:
         coupon_id: which is being issued.
         relay: between the web processes and Redis, PostgreSQL or the clients, where the fault wants one.
         control: of the disk and the clock of some processes, where the fault wants it.
+        beside: what else the fault has set up, for its own block.
+        moved_to: PostgreSQL's address where it is no longer the service's.
         broken: promises that only the fault itself can see broken, one sentence each.
     """
 
@@ -40,6 +42,8 @@ class Stage:
     coupon_id: int
     relay: Relay | None = None
     control: Control | None = None
+    beside: object = None
+    moved_to: str = ""
     broken: list[str] = field(default_factory=list)
 
 
@@ -129,6 +133,8 @@ class Fault:
         preloaded: whose disk and clock the stage controls.
         files: how many files and connections each web process may have open.
         look_ups_connect_anew: each look-up comes on a connection of its own.
+        serves: starts what is to be asked, where that is more than a web server; returns the port.
+        lacks: what this machine does not have and the fault needs, in words; it is skipped then.
         afterwards: asked when all is over: sentences that tell what is still broken.
     """
 
@@ -149,6 +155,8 @@ class Fault:
     preloaded: Preloaded = Preloaded.NOBODY
     files: int | None = None
     look_ups_connect_anew: bool = False
+    serves: Callable[[Stage, ExitStack], int] | None = None
+    lacks: Callable[[], str] = str
     afterwards: Callable[[Stage], Iterable[str]] = _nothing
 
     def promise(self, kind: str) -> Promise:

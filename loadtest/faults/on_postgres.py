@@ -54,13 +54,18 @@ def stopped(stage: Stage) -> Iterator[None]:
         stage.service.postgres.start(stage.service.home)
 
 
-@contextmanager
-def killed(stage: Stage) -> Iterator[None]:
-    """Kill -9 of all its processes; the new one recovers first."""
+def kill(stage: Stage) -> None:
+    """Kill -9 of all its processes."""
     assert stage.service.postgres.child is not None
     for process in list(processes(stage)):  # at once: a dead postmaster no longer has children
         process.kill()
     stage.service.postgres.child.process.wait(10)
+
+
+@contextmanager
+def killed(stage: Stage) -> Iterator[None]:
+    """Kill -9 of all its processes; the new one recovers first."""
+    kill(stage)
     try:
         yield
     finally:

@@ -24,6 +24,8 @@ def run(fault: Fault) -> Verdict:
     """Let one fault happen; takes some fifteen seconds, or longer where the fault does."""
     if fault.preloaded is not Preloaded.NOBODY and (why := preload.missing()):
         return skipped(fault.name, fault.expected, why)
+    if why := fault.lacks():
+        return skipped(fault.name, fault.expected, why)
     with ExitStack() as stack:
         sending_from = stack.enter_context(sender())
         service = stack.enter_context(running_service())
@@ -44,7 +46,7 @@ def run(fault: Fault) -> Verdict:
         if refused := sum(one.status != 201 for one in again):
             broken.append(f"{refused} of {len(again)} who asked again with the same key got nothing")
         broken += fault.afterwards(stage)
-        broken += judge.broken_records(service.postgres.url, judge.told_issued([*results, *again]))
+        broken += judge.broken_records(stage.moved_to or service.postgres.url, judge.told_issued([*results, *again]))
         seen = judge.seen(fault, course, results)
         return Verdict(fault.name, fault.expected, seen, judge.bound(fault, course), broken, machine.waited_ms)
 
@@ -67,8 +69,10 @@ def _set(fault: Fault, service: Service, stack: ExitStack) -> Stage:
         upstream = service.valkey.url if fault.behind is Behind.REDIS else service.postgres.url
         relay = stack.enter_context(relay_to(upstream))
         environ = {fault.behind.value: relay.url}
-    port = service.start_web(files=fault.files, environ=environ)
+    stage = Stage(service, 0, service.new_coupon(STOCK), relay, control)
+    serves = fault.serves or (lambda *_: service.start_web(files=fault.files, environ=environ))
+    stage.port = serves(stage, stack)
     if fault.behind is Behind.WEB:
-        relay = stack.enter_context(relay_to(f"http://{HOST}:{port}"))
-        port = relay.port
-    return Stage(service, port, service.new_coupon(STOCK), relay, control)
+        stage.relay = stack.enter_context(relay_to(f"http://{HOST}:{stage.port}"))
+        stage.port = stage.relay.port
+    return stage

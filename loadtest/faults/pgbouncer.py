@@ -1,0 +1,128 @@
+"""A PgBouncer of our own, in front of a PostgreSQL: transaction pooling, as README recommends it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import time
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+from couponapp.local.postgres import free_port
+from couponapp.local.processes import Child
+
+START_TIMEOUT_S = 10.0
+POLL_S = 0.02
+# Fewer than the web processes' connections: several clients must share one.
+SERVER_CONNECTIONS = 8
+# Which role settings the service asks for behind a pooler; its own numbers at the default deadline.
+ROLE_SETTINGS = {
+    "statement_timeout": "800ms",
+    "lock_timeout": "700ms",
+    "idle_in_transaction_session_timeout": "5s",
+}
+RECOMMENDED = "pool_mode = transaction\nignore_startup_parameters = options\nserver_login_retry = 1\n"
+
+
+def binary() -> str | None:
+    """The program, where this machine has it."""
+    # Debian's package puts it where an ordinary user does not look.
+    return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+
+
+def prepare_role(url: str) -> None:
+    """Give the role of this address the settings that a pooler drops.
+
+    Args:
+        url: PostgreSQL's own address.
+    """
+    with psycopg.connect(url, autocommit=True) as db:
+        for name, value in ROLE_SETTINGS.items():
+            db.execute(f"ALTER ROLE CURRENT_USER SET {name} = '{value}'".encode())
+
+
+class PgBouncer:
+    """One process, which can be killed and started again on its port."""
+
+    def __init__(self, home: Path, upstream: str, *, settings: str = RECOMMENDED) -> None:
+        """Describe it; `start` starts it.
+
+        Args:
+            home: a directory of its own.
+            upstream: PostgreSQL's address; clients use its role and password.
+            settings: lines of its configuration.
+        """
+        self._home = home
+        self._port = free_port()
+        self._upstream = urlsplit(upstream)
+        self._settings = settings
+        self.child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        """The database's address, through it."""
+        return self._address(self._upstream.path)
+
+    def start(self) -> None:
+        """Start it and wait until it listens.
+
+        Raises:
+            RuntimeError: it does not; says where the log is.
+        """
+        self._home.mkdir(parents=True, exist_ok=True)
+        configuration = self._write_configuration()
+        # It refuses to be root; it changes its user after it has read its files.
+        other_user = ["-u", pwd.getpwnam("nobody").pw_name] if os.geteuid() == 0 else []
+        log_file = self._home / "pgbouncer.log"
+        with open(log_file, "ab") as log:
+            self.child = Child("pgbouncer", self._home, [binary() or "", *other_user, configuration], log=log)
+        give_up_s = time.monotonic() + START_TIMEOUT_S
+        while not self._listens():
+            if time.monotonic() > give_up_s or self.child.process.poll() is not None:
+                self.child.end()
+                raise RuntimeError(f"PgBouncer does not start; see {log_file}")
+            time.sleep(POLL_S)
+
+    def kill(self) -> None:
+        """Kill -9."""
+        assert self.child is not None
+        self.child.process.kill()
+        self.child.process.wait(START_TIMEOUT_S)
+
+    def end(self) -> None:
+        """End it."""
+        if self.child is not None:
+            self.child.end()
+
+    def command(self, command: str) -> None:
+        """Say something on its console, such as `PAUSE`."""
+        with psycopg.connect(self._address("/pgbouncer"), autocommit=True) as console:
+            console.execute(command.encode())
+
+    def _address(self, path: str) -> str:
+        login = self._upstream.netloc.rpartition("@")[0]
+        return urlunsplit(self._upstream._replace(netloc=f"{login}@127.0.0.1:{self._port}", path=path))
+
+    def _write_configuration(self) -> Path:
+        users, configuration = self._home / "users.txt", self._home / "pgbouncer.ini"
+        for path in (users, configuration):
+            path.touch(mode=0o600)
+        users.write_text(f'"{self._upstream.username}" "{self._upstream.password}"\n')
+        configuration.write_text(
+            f"[databases]\n* = host={self._upstream.hostname} port={self._upstream.port}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self._port}\nunix_socket_dir =\n"
+            f"auth_type = scram-sha-256\nauth_file = {users}\nadmin_users = {self._upstream.username}\n"
+            f"default_pool_size = {SERVER_CONNECTIONS}\n{self._settings}"
+        )
+        return configuration
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+        except OSError:
+            return False
+        return True
