@@ -51,9 +51,16 @@ def without_short_redis_time_outs(parts: Parts) -> Parts:
     return replace(parts, limits=limits)
 
 
+def without_a_look_at_sessions() -> None:
+    """Every connection is taken as it is."""
+    pool.Pool._examine = lambda self, connection: None  # type: ignore[method-assign]
+
+
 config = settings.load()
 if os.environ["WITHOUT"] == "bounds":
     without_bounds()
+if os.environ["WITHOUT"] == "look at sessions":
+    without_a_look_at_sessions()
 app = create_app(config)
 changes = {"pools": without_pools_of_their_own, "redis time-outs": without_short_redis_time_outs}
 if change := changes.get(os.environ["WITHOUT"]):

@@ -7,8 +7,19 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from loadtest.faults import full_speed, on_clock, on_disk, on_failover, on_pgbouncer, on_postgres, on_redis
-from loadtest.faults import on_replies, on_restart, on_web, run
+from loadtest.faults import (
+    full_speed,
+    on_clock,
+    on_disk,
+    on_failover,
+    on_pgbouncer,
+    on_postgres,
+    on_redis,
+    on_replies,
+    on_restart,
+    on_web,
+    run,
+)
 from loadtest.faults.verdict import Verdict, table
 from loadtest.faults.yardstick import BUSY_MS, wait_until_quiet
 
@@ -18,7 +29,9 @@ QUIET_TIMEOUT_S = 30.0
 CASES: dict[str, Callable[[], Verdict]] = {
     **{fault.name: partial(run.run, fault) for fault in (*on_redis.FAULTS, *on_postgres.FAULTS, *on_web.FAULTS)},
     **{fault.name: partial(run.run, fault) for fault in (*on_disk.FAULTS, *on_clock.FAULTS, *on_replies.FAULTS)},
-    **{fault.name: partial(run.run, fault) for fault in (*on_restart.FAULTS, *on_pgbouncer.FAULTS, *on_failover.FAULTS)},
+    **{
+        fault.name: partial(run.run, fault) for fault in (*on_restart.FAULTS, *on_pgbouncer.FAULTS, *on_failover.FAULTS)
+    },
     **{fault.name: partial(full_speed.run, fault) for fault in full_speed.FAULTS},
 }
 

@@ -10,6 +10,7 @@ import pytest
 
 from loadtest.faults.fault import CIRCUIT_CLOSES_S, ISSUE, LOOK_UP, MINE, POOLS_HEAL_S, Fault, Lost, Shows, answers
 from loadtest.faults.judge import Course, broken_answers, told_issued
+from loadtest.faults.run import run
 from loadtest.faults.verdict import skipped
 from loadtest.generator import Result
 
@@ -140,3 +141,9 @@ def test_what_cannot_be_run_is_skipped_with_a_word_but_not_in_ci(monkeypatch: py
     assert "needs a C compiler" in verdict.tell()
     monkeypatch.setenv("CI", "true")
     assert skipped("disk full", "503", "needs a C compiler").word == "BROKEN"
+
+
+def test_a_fault_is_not_run_where_the_machine_lacks_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    verdict = run(replace(FAULT, lacks=lambda: "PgBouncer is not installed"))
+    assert (verdict.word, verdict.seen) == ("skipped", "PgBouncer is not installed")
