@@ -40,7 +40,8 @@ class Verdict:
 
     def tell(self) -> str:
         """At once, with what is broken."""
-        lines = [f"{self.word:<8}{self.fault}: {self.seen} ({self.waited_ms:.0f} ms waits for a processor)"]
+        waited = "" if not self.ran else f" ({self.waited_ms:.0f} ms waits for a processor)"
+        lines = [f"{self.word:<8}{self.fault}: {self.seen}{waited}"]
         return "\n        ".join([*lines, *self.broken[:MAX_TOLD]])
 
 

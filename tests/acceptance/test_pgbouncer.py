@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +15,7 @@ from loadtest.faults.pgbouncer import PgBouncer, prepare_role
 from tests.breakable import Site, breakable_site
 from tests.crowd import ask, crowd, out_of_bounds, wait_until_it_issues
 from tests.pgbouncers import needs_pgbouncer, running_pgbouncer
-from tests.servers import Web, running_web, wait_until
+from tests.servers import ROOT, Web, running_web, running_worker, wait_until
 
 pytestmark = needs_pgbouncer
 
@@ -74,6 +77,19 @@ def test_a_driver_that_prepares_statements_all_the_same_fails(site: Site, betwee
     environ = {**site.environ, "DATABASE_URL": between.url, "WITHOUT": "look at sessions"}
     with running_web(site.directory, environ, app="tests.wsgi_unguarded:app", probe="/livez") as web:
         assert 500 in statuses_of_everything(web, site)
+
+
+def test_worker_and_commands_work_behind_it_too(web: Web, site: Site, between: PgBouncer) -> None:
+    environ = {**site.environ, "DATABASE_URL": between.url}
+    verify = [sys.executable, "-m", "flask", "--app", "wsgi", "coupons", "verify", "--json"]
+
+    def all_notified() -> bool:
+        done = subprocess.run(verify, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True)
+        (coupon,) = json.loads(done.stdout)["coupons"]
+        return coupon["issued"] == coupon["notified"] > 0
+
+    with running_worker(site.directory, environ):
+        wait_until(all_notified, timeout_s=TIMEOUT_S, what="every holder is notified")
 
 
 def test_migrations_run_through_it_again_and_again(between: PgBouncer) -> None:
