@@ -86,7 +86,7 @@ def test_worker_and_commands_work_behind_it_too(web: Web, site: Site, between: P
     def all_notified() -> bool:
         done = subprocess.run(verify, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True)
         (coupon,) = json.loads(done.stdout)["coupons"]
-        return coupon["issued"] == coupon["notified"] > 0
+        return bool(coupon["issued"] == coupon["notified"] > 0)
 
     with running_worker(site.directory, environ):
         wait_until(all_notified, timeout_s=TIMEOUT_S, what="every holder is notified")

@@ -10,7 +10,7 @@ from itertools import count
 
 import pytest
 
-from loadtest.client import Connection
+from loadtest.client import Connection, Reply
 from loadtest.faults import on_restart
 from loadtest.faults.fault import Stage
 from loadtest.faults.judge import broken_records
@@ -42,21 +42,21 @@ def stage() -> Iterator[Stage]:
 
 
 @contextmanager
-def pressed(stage: Stage) -> Iterator[dict[str, int]]:
-    """A few clients attempt without a pause until the block ends; the statuses by user."""
-    over, numbers, statuses = threading.Event(), count(), dict[str, int]()
+def pressed(stage: Stage) -> Iterator[dict[str, Reply]]:
+    """A few clients attempt without a pause until the block ends; the answers by user."""
+    over, numbers, answers = threading.Event(), count(), dict[str, Reply]()
 
     def run() -> None:
         connection = Connection(stage.port)
         while not over.is_set():
             user = f"user-{next(numbers)}"
-            statuses[user] = connection.exchange(attempt(stage, user)).status
+            answers[user] = connection.exchange(attempt(stage, user))
         connection.close()
 
     with ThreadPoolExecutor(CLIENTS) as executor:
         running = [executor.submit(run) for _ in range(CLIENTS)]
         try:
-            yield statuses
+            yield answers
         finally:
             over.set()
             for one in running:
@@ -65,13 +65,14 @@ def pressed(stage: Stage) -> Iterator[dict[str, int]]:
 
 def test_while_web_servers_are_replaced_in_turn_everybody_is_served(stage: Stage) -> None:
     before = [server.process.pid for server in instances(stage).servers.values()]
-    with pressed(stage) as statuses, on_restart.restarted_in_turn(stage):
+    with pressed(stage) as answers, on_restart.restarted_in_turn(stage):
         pass
     after = [server.process.pid for server in instances(stage).servers.values()]
     assert not set(before) & set(after)
-    assert set(statuses.values()) == {201}
+    assert {reply.status for reply in answers.values()} == {201}
     assert stage.broken == []
-    assert broken_records(stage.service.postgres.url, set(statuses)) == []
+    told = {(user, reply.issuance) for user, reply in answers.items()}
+    assert broken_records(stage.service.postgres.url, told) == []
 
 
 def test_where_they_are_not_taken_out_of_the_proxy_first_it_is_noticed(stage: Stage) -> None:
@@ -79,10 +80,10 @@ def test_where_they_are_not_taken_out_of_the_proxy_first_it_is_noticed(stage: St
     servers = instances(stage).servers
     careless = Careless(list(servers))
     stage.port, stage.beside = careless.port, Instances(careless, servers)
-    with pressed(stage) as statuses, on_restart.restarted_in_turn(stage):
+    with pressed(stage) as answers, on_restart.restarted_in_turn(stage):
         pass
     careless.close()
-    assert 502 in statuses.values()
+    assert 502 in {reply.status for reply in answers.values()}
 
 
 def instances(stage: Stage) -> Instances:
