@@ -1,4 +1,4 @@
-"""A PgBouncer of our own, in front of a PostgreSQL: transaction pooling, as README recommends it."""
+"""A PgBouncer of our own, in front of a PostgreSQL, as docs/settings.md wants it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from couponapp.local.processes import Child
 
 START_TIMEOUT_S = 10.0
 POLL_S = 0.02
-# Fewer than the web processes' connections: several clients must share one.
-SERVER_CONNECTIONS = 8
 # Which role settings the service asks for behind a pooler; its own numbers at the default deadline.
 ROLE_SETTINGS = {
     "statement_timeout": "800ms",
     "lock_timeout": "700ms",
     "idle_in_transaction_session_timeout": "5s",
 }
-RECOMMENDED = "pool_mode = transaction\nignore_startup_parameters = options\nserver_login_retry = 1\n"
+# Fewer connections to PostgreSQL than the web processes have to it, so that they must share; more
+# than those that issue, so that look-ups find one while all of these wait for a lock.
+RECOMMENDED = """
+pool_mode = transaction
+ignore_startup_parameters = options
+server_login_retry = 1
+default_pool_size = 8
+"""
 
 
 def binary() -> str | None:
@@ -116,7 +121,7 @@ class PgBouncer:
             f"[databases]\n* = host={self._upstream.hostname} port={self._upstream.port}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self._port}\nunix_socket_dir =\n"
             f"auth_type = scram-sha-256\nauth_file = {users}\nadmin_users = {self._upstream.username}\n"
-            f"default_pool_size = {SERVER_CONNECTIONS}\n{self._settings}"
+            f"{self._settings}"
         )
         return configuration
 
