@@ -279,21 +279,24 @@ class _Loop:
             heapq.heappush(self._due, (following.at_s, next(self._numbers), following))
 
 
-def closed_loop(port: int, requests: Sequence[bytes], *, clients: int, seconds: float) -> tuple[float, set[int]]:
+def closed_loop(
+    port: int, requests: Sequence[bytes], *, clients: int, seconds: float, again: bool = True
+) -> tuple[float, set[int]]:
     """Answers per second, and the statuses seen, with so many clients that never pause.
 
     Args:
         port: on loopback.
-        requests: taken in turn, from the start again when they are used up.
+        requests: taken in turn.
         clients: connections.
-        seconds: for how long.
+        seconds: for how long, at most.
+        again: when all are used up, begin with the first again; otherwise end.
     """
     stop_s = time.perf_counter() + seconds
     statuses: set[int] = set()
 
     def client(number: int) -> int:
         connection, count = Connection(port), 0
-        while time.perf_counter() < stop_s:
+        while time.perf_counter() < stop_s and (again or number + count * clients < len(requests)):
             reply = connection.exchange(requests[(number + count * clients) % len(requests)])
             statuses.add(reply.status)
             count += 1

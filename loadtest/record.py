@@ -88,7 +88,7 @@ def compose(
     return {
         "schema": SCHEMA,
         "version": __version__,
-        "revision": _revision(),
+        "revision": revision(),
         "began_at": run.began_at.astimezone(UTC).isoformat(timespec="milliseconds"),
         "length_s": round(length_s, 3),
         "scenario": _described(scenario),
@@ -159,7 +159,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _revision() -> str:
+def revision() -> str:
     """The commit that was measured, with a plus where files were changed; empty outside of a checkout."""
     try:
         command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]

@@ -1,34 +1,196 @@
-"""`make bench` runs, and prints what it promises. The figures themselves are nobody's business here."""
+"""`make bench` runs, and leaves what it promises. The figures themselves are nobody's business here."""
 
 from __future__ import annotations
 
+import argparse
+import copy
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
 
-from loadtest.bench import BARE, ISSUED, SOLD_OUT, USUAL, Seen, table
-from tests.servers import ROOT
+import pytest
+from werkzeug.test import Client
+
+from couponapp import settings
+from couponapp.guards.breaker import Forced
+from couponapp.planning import coupons
+from couponapp.storage.pool import Pool
+from couponapp.web.parts import EXTENSION, Parts
+from loadtest.baselines.without import Chooser
+from loadtest.bench import compare, document, result
+from loadtest.bench.__main__ import PARTS, main
+from loadtest.bench.servers import Web
+from loadtest.bench.turns import Group, Seen, Variant, take_turns
+from tests.servers import JWT_SECRET, ROOT
+
+SHORT = ("--rounds", "1", "--seconds", "0.1", "--rows", "10", "100", "1000")
+# What each part of the names takes away; everything else must be the very same object.
+MISSING: dict[str, set[str]] = {
+    "": set(),
+    "backlog": {"backlog"},
+    "limits": {"limits"},
+    "breaker": {"breaker"},
+    "places": {"bulkhead"},
+    "together": {"bulkhead"},
+    "watchdog": {"issue_pool", "bulkhead"},
+    "cache": {"catalogue"},
+    "sold-out-memory": {"sold_out"},
+    "token-memory": {"identity"},
+    "any": {"backlog", "limits", "breaker", "issue_pool", "bulkhead", "catalogue", "sold_out", "identity"},
+}
 
 
-def test_the_benchmark_prints_each_variant_against_both_baselines() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "loadtest.bench", "--rounds", "1", "--seconds", "0.3"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    for variant in (BARE, ISSUED, SOLD_OUT, USUAL):
-        assert any(line.startswith(variant) for line in ran.stdout.splitlines()), ran.stdout
+def ratios_in(measured: Mapping[str, Any], part: str) -> set[tuple[str, str, str]]:
+    # The sizes of tables are named in their ratios, and are smaller here.
+    keys = (key for key in compare.ratios(measured) if key.part == part and not key.group.endswith("by rows"))
+    return {(key.group, key.of, key.to) for key in keys}
 
 
-def test_ratios_are_taken_round_by_round_and_then_the_median() -> None:
-    # A round in which the machine was slow for all must not count as a slow variant.
-    seen = {
-        BARE: Seen([100.0, 10.0, 200.0], [1.0, 1.0, 1.0]),
-        ISSUED: Seen([50.0, 5.0, 80.0], [2.0, 4.0, 2.0]),
-        USUAL: Seen([25.0, 1.0, 40.0], [4.0, 4.0, 4.0]),
-    }
-    row = next(line for line in table(seen).splitlines() if line.startswith(ISSUED))
-    assert row.split()[2:] == ["50", "5", "80", "0.50", "2.00", "2.00", "0.50"]
+@pytest.mark.parametrize("part", PARTS)
+def test_a_short_benchmark_measures_every_ratio_of_the_reference(part: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "loadtest.bench", *SHORT, "--only", part, "--out", str(tmp_path)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=115, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (path,) = tmp_path.iterdir()
+    measured = result.read(path)
+    assert ratios_in(measured, part) == ratios_in(result.read(document.REFERENCE), part)
+    for group in measured["groups"]:
+        assert f"\n{group['part']}: {group['name']}\n" in ran.stdout
+        for one in group["variants"].values():
+            assert len(one["rates"]) == 1
+            assert one["rates"][0] > 0
+            assert len(one["memory"]) == len(one["cpu_ms"]) == 3
+            assert all(held["mb"] for held in one["memory"].values())
+
+
+def test_the_benchmark_fails_where_a_ratio_has_fallen_both_times(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, asked = result.read(document.REFERENCE), []
+
+    def measure(_: argparse.Namespace, parts: Sequence[str]) -> dict[str, Any]:
+        asked.append(list(parts))
+        return good
+
+    against = copy.deepcopy(good)
+    ratio = against["groups"][0]["ratios"][0]
+    ratio[result.ANSWERS]["median"] *= 1.2
+    result.write(tmp_path / "faster.json", against)
+    assert main(["--against", str(document.REFERENCE)], measure=measure) == 0
+    assert main(["--against", str(tmp_path / "faster.json")], measure=measure) == 1
+    assert asked == [list(PARTS), list(PARTS), ["core"]]
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith("1 of ")
+    assert f"«{ratio['of']}» of «{ratio['to']}», {result.ANSWERS}" in said[-2]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--rounds", "0"), ("--rows", "10", "10", "20"), ("--rows", "1", "2", "3"), ("--only", "x")]
+)
+def test_a_wrong_option_is_told(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert arguments[0].removeprefix("--") in capsys.readouterr().err
+
+
+def test_a_reference_that_is_none_is_told_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--against", str(tmp_path / "none.json")]) == 2
+    assert "none.json" in capsys.readouterr().err
+
+
+class Teapot(BaseHTTPRequestHandler):
+    """Answers 418."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(418)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_variant_that_answers_wrongly_ends_the_run() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Teapot)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    web = Web(server.server_port, {})
+
+    def turns(status: int) -> dict[str, Seen]:
+        group = Group("core", "teapots", [Variant("teapot", web, lambda _: "/", status, method="GET", clients=2)], [])
+        with ThreadPool(1) as sender:
+            return take_turns(group, sender, secret=JWT_SECRET, rounds=2, seconds=0.2)
+
+    try:
+        assert len(turns(418)["teapot"].rates) == 2
+        with pytest.raises(RuntimeError, match=r"teapots, teapot: answers were \[418\], not 200 only"):
+            turns(200)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def chooser(environ: dict[str, str]) -> Iterator[Chooser]:
+    """The service with all guards and without each of them, where a user may try once a minute."""
+    made = Chooser(settings.load({**environ, "COUPON_LIMIT_USER": "1/minute"}))
+    yield made
+    for app in made.apps.values():
+        for pool in app.extensions[EXTENSION].pools:
+            pool.close()
+
+
+def attempt(chooser: Chooser, missing: str, coupon_id: int, token: str) -> str:
+    path = f"/~{missing}/api/v1/coupons/{coupon_id}/issue"
+    answer = Client(chooser).post(path, headers={"Authorization": f"Bearer {token}"})
+    return str(answer.get_json()["code"])
+
+
+def test_each_variant_lacks_its_guard_and_shares_everything_else(chooser: Chooser) -> None:
+    whole = chooser.apps[""].extensions[EXTENSION]
+    assert chooser.extensions[EXTENSION] is whole
+    for missing, app in chooser.apps.items():
+        parts = app.extensions[EXTENSION]
+        other = {one.name for one in fields(Parts) if getattr(parts, one.name) is not getattr(whole, one.name)}
+        assert other == MISSING[missing]
+    assert chooser.apps.keys() == MISSING.keys()
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_each_variant_issues_one_to_a_user(
+    missing: str, chooser: Chooser, new_coupon: Callable[..., int], token_of: Callable[[str], str]
+) -> None:
+    coupon_id, token = new_coupon(total=2), token_of("kim")
+    assert attempt(chooser, missing, coupon_id, token) == "ISSUED"
+    again = attempt(chooser, missing, coupon_id, token)
+    assert again == ("ALREADY_ISSUED" if "limits" in MISSING[missing] else "TOO_MANY_REQUESTS")
+
+
+def test_a_circuit_that_is_open_refuses_in_every_variant_but_the_one_without_it(
+    chooser: Chooser, new_coupon: Callable[..., int], token_of: Callable[[str], str]
+) -> None:
+    chooser.extensions[EXTENSION].breaker.force(Forced.OPEN)
+    coupon_id = new_coupon(total=20)
+    for missing, parts in MISSING.items():
+        code = attempt(chooser, missing, coupon_id, token_of(f"user of {missing}"))
+        assert code == ("ISSUED" if "breaker" in parts else "SERVICE_UNAVAILABLE")
+
+
+def test_without_the_cache_a_pause_is_seen_at_once(
+    chooser: Chooser, pool: Pool, new_coupon: Callable[..., int]
+) -> None:
+    coupon_id, client = new_coupon(), Client(chooser)
+    path = f"/~cache/api/v1/coupons/{coupon_id}"
+    assert client.get(path).get_json()["data"]["status"] == "OPEN"
+    coupons.pause(pool, coupon_id)
+    assert client.get(path).get_json()["data"]["status"] == "PAUSED"

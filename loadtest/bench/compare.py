@@ -1,0 +1,129 @@
+"""Has it become slower? Holds the ratios of a result against those of an earlier one.
+
+`python -m loadtest.bench.compare OLD.json NEW.json` exits with 1 when a ratio fell by more than a tenth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtest.bench import result
+from loadtest.bench.result import KINDS
+
+# Of the old ratio.
+FALL = 0.1
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which ratio it is.
+
+    Attributes:
+        part: of the benchmark.
+        group: its name.
+        of: one variant,
+        to: as a share of this one,
+        kind: in answers per second, or per second of computing.
+    """
+
+    part: str
+    group: str
+    of: str
+    to: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.part}, {self.group}: «{self.of}» of «{self.to}», {self.kind}"
+
+
+@dataclass(frozen=True)
+class Fall:
+    """A ratio that is worse than it was; `new` is None where it is not there any more."""
+
+    key: Key
+    old: float
+    new: float | None
+
+    def tell(self) -> str:
+        """One line."""
+        if self.new is None:
+            return f"{self.key}: {self.old:.3g} → not measured"
+        return f"{self.key}: {self.old:.3g} → {self.new:.3g} ({self.new / self.old - 1:+.0%})"
+
+
+def ratios(measured: Mapping[str, Any]) -> dict[Key, float]:
+    """The medians of a result."""
+    return {
+        Key(group["part"], group["name"], one["of"], one["to"], kind): one[kind]["median"]
+        for group in measured["groups"]
+        for one in group["ratios"]
+        for kind in KINDS
+        if kind in one
+    }
+
+
+def falls(old: Mapping[str, Any], new: Mapping[str, Any], *, parts: Sequence[str] = ()) -> list[Fall]:
+    """What fell by more than a tenth, or is gone, the worst first.
+
+    Args:
+        old: a result.
+        new: a later one.
+        parts: to look at; all when left out.
+    """
+    before, now = ratios(old), ratios(new)
+    found = [
+        Fall(key, value, now.get(key))
+        for key, value in before.items()
+        if (not parts or key.part in parts) and now.get(key, 0.0) < (1 - FALL) * value
+    ]
+    return sorted(found, key=lambda fall: (fall.new or 0.0) / fall.old)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Why the two may not be comparable."""
+    for what in ("processors", "processor"):
+        before, now = old["machine"].get(what), new["machine"].get(what)
+        if before != now:
+            yield f"another machine: {what} was {before}, is {now}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare two files; returns 1 when a ratio fell, 2 when one of them is no result."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.compare", description=__doc__)
+    parser.add_argument("old", type=Path, help="the result that counts as good")
+    parser.add_argument("new", type=Path, help="the result that is judged")
+    given = parser.parse_args(arguments)
+    try:
+        old, new = result.read(given.old), result.read(given.new)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    found = falls(old, new)
+    print(tell(found, old, new))
+    return 1 if found else 0
+
+
+def tell(found: Sequence[Fall], old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The verdict in words.
+
+    Args:
+        found: what fell.
+        old: against this,
+        new: in this.
+    """
+    lines = list(differences(old, new))
+    lines += [fall.tell() for fall in found]
+    if found:
+        lines.append(f"{len(found)} of {len(ratios(old))} ratios fell by more than a tenth")
+    else:
+        lines.append("no ratio fell by more than a tenth")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Takes turns: within each round every variant once, in another order each time, for a short while.
+
+What else the machine does then meets all of them alike, and ratios are taken round by round.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.pool import Pool
+
+from loadtest.bench import servers
+from loadtest.bench.sender import Sent, Turn, send
+from loadtest.bench.servers import Memory, Web
+
+CLIENTS = 32
+WARM_UP_S = 0.5
+# For the first turn: more users per second than any variant was seen to serve on two cores. Later
+# ones bring as many as the variant can use up, with room to spare; signing tokens takes time.
+FIRST_USERS_PER_S = 4_000
+ROOM = 1.6
+LEAST_USERS = 200
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to do it, or one place at which to measure it.
+
+    Attributes:
+        name: in tables and results.
+        web: its web server.
+        path: what is asked; told how many will ask, so that there are pieces for all of them.
+        status: what every answer must have.
+        method: `GET` or `POST`.
+        clients: connections.
+        users: who ask, again and again; left out, each asks once, as a user that nobody knows yet.
+        settles_s: how long after a turn its servers may still work for it, in seconds.
+    """
+
+    name: str
+    web: Web
+    path: Callable[[int], str]
+    status: int
+    method: str = "POST"
+    clients: int = CLIENTS
+    users: tuple[str, ...] = ()
+    settles_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Variants that are measured against each other.
+
+    Attributes:
+        part: of the benchmark: `core`, `guards`, `growth`.
+        name: in tables and results.
+        variants: which take turns.
+        ratios: pairs of names: what is told, and held against the reference, is the first as a share
+            of the second.
+    """
+
+    part: str
+    name: str
+    variants: Sequence[Variant]
+    ratios: Sequence[tuple[str, str]]
+
+
+@dataclass
+class Seen:
+    """What one variant has shown, a figure per round.
+
+    Attributes:
+        rates: answers per second.
+        cpu_ms: computing time of its servers per answer, by role, in milliseconds. Other work on the
+            machine disturbs it less than the rates.
+        memory: what its servers held after the last round, by role.
+    """
+
+    rates: list[float] = field(default_factory=list)
+    cpu_ms: dict[str, list[float]] = field(default_factory=lambda: {role: [] for role in servers.ROLES})
+    memory: dict[str, Memory] = field(default_factory=dict)
+
+
+def take_turns(
+    group: Group,
+    sender: Pool,
+    *,
+    secret: str,
+    rounds: int,
+    seconds: float,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Seen]:
+    """What each variant of a group shows.
+
+    Args:
+        group: which.
+        sender: the process that sends; see `loadtest.bench.sender`.
+        secret: with which the service signs tokens.
+        rounds: how many count; one before them warms up.
+        seconds: the length of each turn.
+        progress: told each round.
+
+    Raises:
+        RuntimeError: a variant answers otherwise than it should, so its figures mean nothing.
+    """
+    seen = {variant.name: Seen() for variant in group.variants}
+    chance = random.Random(group.name)
+    for number in range(rounds + 1):
+        for variant in chance.sample(group.variants, len(group.variants)):
+            length_s = seconds if number else min(seconds, WARM_UP_S)
+            one = seen[variant.name]
+            turn = _turn(group, variant, number, one, length_s, secret)
+            before_s = servers.cpu_s(variant.web.processes)
+            sent: Sent = sender.apply(send, (turn,))
+            time.sleep(variant.settles_s)
+            used_s = {role: now_s - before_s[role] for role, now_s in servers.cpu_s(variant.web.processes).items()}
+            if sent.statuses != {variant.status}:
+                raise RuntimeError(
+                    f"{group.name}, {variant.name}: answers were {sorted(sent.statuses)}, not {variant.status} only"
+                )
+            if number:
+                one.rates.append(sent.rate)
+                for role, role_s in used_s.items():
+                    one.cpu_ms[role].append(1000 * role_s / (sent.rate * sent.length_s))
+        progress(f"{group.part}, {group.name}: round {number} of {rounds}" if number else f"{group.name}: warm-up")
+    for variant in group.variants:
+        seen[variant.name].memory = servers.memory(variant.web.processes)
+    return seen
+
+
+def _turn(group: Group, variant: Variant, number: int, seen: Seen, length_s: float, secret: str) -> Turn:
+    rate = ROOM * max(seen.rates) if seen.rates else FIRST_USERS_PER_S
+    count = max(LEAST_USERS, int(rate * length_s))
+    # New users on a new coupon each time: nobody is told ALREADY_ISSUED, no limit is reached.
+    users = variant.users or tuple(f"{group.name}-{variant.name}-{number}-{user}" for user in range(count))
+    return Turn(
+        port=variant.web.port,
+        method=variant.method,
+        path=variant.path(len(users)),
+        users=users,
+        again=bool(variant.users),
+        clients=variant.clients,
+        seconds=length_s,
+        secret=secret,
+    )
