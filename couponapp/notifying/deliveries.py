@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from couponapp.errors import MessageNotFound
 from couponapp.notifying.outbox import Notice
@@ -83,6 +84,7 @@ class Claim:
     Attributes:
         tries: which try this is, from 1.
         failures: how many of the earlier ones came back with an error; the others did not come back.
+        due_at: when its lease ends.
         left_s: what is left of the lease, in seconds; below 0 where it has run out.
         given_up: its time is over: if this try fails, there is no other.
     """
@@ -90,6 +92,7 @@ class Claim:
     notice: Notice
     tries: int
     failures: int
+    due_at: datetime
     left_s: float
     given_up: bool
 
@@ -100,10 +103,10 @@ CLAIM = f"""
 WITH claimed AS (
     UPDATE deliveries SET tries = tries + 1
     WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND {_OPEN}
-    RETURNING outbox_id, tries, failures,
+    RETURNING outbox_id, tries, failures, due_at,
               extract(epoch FROM due_at - clock_timestamp())::float8 AS left_s, give_up_at <= now() AS given_up
 )
-SELECT t.tries, t.failures, t.left_s, t.given_up,
+SELECT t.tries, t.failures, t.due_at, t.left_s, t.given_up,
        o.id AS outbox_id, o.kind, o.created_at, i.id AS issuance_id, i.coupon_id, c.name AS coupon_name,
        i.user_id, i.code, i.issued_at, i.expires_at
 FROM claimed t
@@ -112,7 +115,7 @@ JOIN issuances i ON i.id = o.issuance_id
 JOIN coupons c ON c.id = i.coupon_id
 ORDER BY o.id
 """
-_OF_CLAIM = ("tries", "failures", "left_s", "given_up")
+_OF_CLAIM = ("tries", "failures", "due_at", "left_s", "given_up")
 
 
 def claim(pool: Pool, channel: str, outbox_ids: Sequence[int]) -> list[Claim]:
@@ -206,6 +209,30 @@ def release(pool: Pool, channel: str, outbox_ids: Sequence[int], delay_s: float)
         delay_s: when they are due again, in seconds.
     """
     pool.execute(RELEASE, {"channel": channel, "ids": list(outbox_ids), "delay_s": delay_s})
+
+
+# Only while it is this lease that they wait for: when it has run out, they may be somebody else's.
+PUT_BACK = f"""
+UPDATE deliveries SET due_at = now() + make_interval(secs => %(delay_s)s)
+WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND due_at = %(lease)s AND {_OPEN}
+"""
+
+
+def put_back(pool: Pool, channel: str, outbox_ids: Sequence[int], lease: datetime, delay_s: float) -> int:
+    """Give leased messages back that nobody has claimed.
+
+    Args:
+        pool: autocommit connections.
+        channel: its name.
+        outbox_ids: the messages.
+        lease: when it ends, as the row has it. What has another `due_at` by now is left alone.
+        delay_s: when they are due again, in seconds.
+
+    Returns:
+        How many that were.
+    """
+    params = {"channel": channel, "ids": list(outbox_ids), "lease": lease, "delay_s": delay_s}
+    return pool.execute(PUT_BACK, params)
 
 
 # The partial indexes answer this, however many have been sent.

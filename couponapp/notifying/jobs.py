@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import datetime
 
 import pybreaker
 
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 JOB_BUDGET_S = 5.0
 # RQ's own bound, for what none of ours ends.
 JOB_TIMEOUT_S = 120
+# A job claims so many at a time: only these are in the hands of a process that dies, and were begun.
+CLAIM_BATCH = 50
 # What was accepted is noted this often: what a crash in between repeats stays little.
 NOTE_EVERY_S = 0.2
 FIRST_DELAY_S = 2.0
@@ -82,15 +87,6 @@ class StateGauge(pybreaker.CircuitBreakerListener):
             metrics.BREAKER_STATE.labels(cb.name, state).set(new_state.name == state)
 
 
-@dataclass
-class _Ended:
-    """What has come of a job's messages and is not noted yet."""
-
-    sent: list[Claim] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
-    untried: list[Claim] = field(default_factory=list)
-
-
 class Delivery:
     """Sends on one channel: what a job needs of the process that runs it."""
 
@@ -114,19 +110,20 @@ class Delivery:
             rules: when its circuit breaker opens.
             clock: monotonic, in seconds.
         """
+        self.pool = pool
         self.channel = channel
+        self.policy = policy or Policy()
+        self.pace = pace
+        self.clock = clock
         self.stop = StopSignal()
-        self._pool = pool
-        self._policy = policy or Policy()
-        self._pace = pace
-        self._clock = clock
         self.breaker = CircuitBreaker(
             f"notify-{channel.name}",
             is_failure=speaks_against_channel,
             rules=rules,
             listeners=[StateLog(), StateGauge()],
         )
-        self._executor = ThreadPoolExecutor(self._policy.concurrency, thread_name_prefix=f"send-{channel.name}")
+        self.lanes = ThreadPoolExecutor(self.policy.concurrency, thread_name_prefix=f"send-{channel.name}")
+        self._closing = threading.Lock()
         self._closed_until_s = 0.0
 
     def deliver(self, outbox_ids: list[int]) -> None:
@@ -138,63 +135,117 @@ class Delivery:
         Raises:
             couponapp.errors.Unavailable: PostgreSQL does not answer; the lease brings the messages back.
         """
-        claims = deliveries.claim(self._pool, self.channel.name, outbox_ids)
-        ended = _Ended()
-        todo = deque(one for one in claims if not self._is_poison(one, ended))
-        running: dict[Future[None], Claim] = {}
-        end_s = self._end_s(claims)
-        note_s = self._clock() + NOTE_EVERY_S
-        try:
-            while running or (todo and self._may_send(end_s)):
-                pause_s = self._start(todo, running, end_s)
-                if not running:
-                    self.stop.wait(pause_s)
-                for future in wait(running, pause_s, FIRST_COMPLETED).done:
-                    self._take(running.pop(future), future, ended)
-                if self._clock() >= note_s:
-                    self._note(ended)
-                    note_s = self._clock() + NOTE_EVERY_S
-        finally:
-            ended.untried.extend(todo)
-            self._note(ended)
-        if (closed_s := self._closed_s()) > 0:
+        _Run(self, outbox_ids).to_its_end()
+        if (closed_s := self.closed_s()) > 0:
             self.stop.wait(min(REST_S, closed_s))
 
-    def _end_s(self, claims: list[Claim]) -> float:
-        """Nothing is begun that might end after its lease, when it is somebody else's to send."""
-        lease_s = min((one.left_s for one in claims), default=0.0) - self._policy.timeout_s
-        return self._clock() + min(JOB_BUDGET_S, lease_s)
+    def send(self, one: Claim) -> None:
+        """Send one message.
 
-    def _may_send(self, end_s: float) -> bool:
-        """There is time, and the channel is to be asked."""
-        return not self.stop.is_set() and self._clock() < end_s and not self._closed_s()
-
-    def _start(self, todo: deque[Claim], running: dict[Future[None], Claim], end_s: float) -> float:
-        """Begin what may begin; returns how long to wait for what is next, in seconds."""
-        while todo and len(running) < self._policy.concurrency and self._may_send(end_s):
-            if self._pace is not None and (turn_s := self._pace.take()) > 0:
-                return min(turn_s, POLL_S)
-            one = todo.popleft()
-            running[self._executor.submit(self._send, one)] = one
-        return POLL_S
-
-    def _send(self, one: Claim) -> None:
+        Raises:
+            Refused: the channel is left alone.
+            ChannelFailed: it has not accepted the message.
+        """
         with self.breaker.calling():
             self.channel.send(one.notice)
 
-    def _take(self, one: Claim, future: Future[None], ended: _Ended) -> None:
-        error = future.exception()
-        if error is None:
-            ended.sent.append(one)
-        elif isinstance(error, Refused):
-            self._close(self.breaker.rules.open_s)
-            ended.untried.append(one)
-        else:
-            # What is no ChannelFailed is a mistake in a channel: tried again all the same, and kept.
-            failed = error if isinstance(error, ChannelFailed) else ChannelFailed(repr(error))
-            if failed.retry_after_s is not None:
-                self._close(min(failed.retry_after_s, MAX_DELAY_S))
-            ended.failed.append(self._failure(one, failed))
+    def close(self, for_s: float) -> None:
+        """Leave the channel alone for so many seconds."""
+        with self._closing:
+            self._closed_until_s = max(self._closed_until_s, self.clock() + for_s)
+
+    def closed_s(self) -> float:
+        """How long the channel is still to be left alone, in seconds."""
+        return max(0.0, self._closed_until_s - self.clock())
+
+
+class _Run:
+    """One job's messages on their way: a few threads, the lanes, each take the next one and send it.
+
+    The job's own thread notes what has ended. The lists of what has ended are safe without a lock:
+    lanes append at their ends, and the job takes away from their beginnings.
+    """
+
+    def __init__(self, delivery: Delivery, outbox_ids: list[int]) -> None:
+        self._delivery = delivery
+        self._name = delivery.channel.name
+        self._unclaimed = deque(batched(outbox_ids, CLAIM_BATCH))
+        self._lease: datetime | None = None
+        self._claimed: deque[Claim] = deque()
+        self._sent: list[Claim] = []
+        self._failed: list[Failure] = []
+        self._untried: list[Claim] = []
+        self._taking = threading.Lock()
+        self._end_s = delivery.clock() + JOB_BUDGET_S
+
+    def to_its_end(self) -> None:
+        """Send until all are sent or the time is over."""
+        if not self._claim():
+            self._end_s = -math.inf  # what was claimed is given back, and poison is noted
+        most = min(self._delivery.policy.concurrency, len(self._claimed) + len(self._unclaimed))
+        lanes = [self._delivery.lanes.submit(self._lane) for _ in range(most)]
+        try:
+            while wait(lanes, NOTE_EVERY_S).not_done:
+                self._note()
+        finally:
+            self._end_s = -math.inf
+            wait(lanes, self._delivery.policy.timeout_s)
+            self._untried.extend(self._claimed)
+            self._note()
+            self._give_back()
+        for lane in lanes:
+            lane.result()  # raises what it met
+
+    def _lane(self) -> None:
+        try:
+            while (one := self._next()) is not None:
+                try:
+                    self._delivery.send(one)
+                except Exception as error:
+                    self._take(one, error)
+                else:
+                    self._sent.append(one)
+        except BaseException:
+            self._end_s = -math.inf  # the other lanes would only meet the same
+            raise
+
+    def _next(self) -> Claim | None:
+        """The next message to send, when it is its turn. One lane waits, the others behind it."""
+        pace, stop = self._delivery.pace, self._delivery.stop
+        with self._taking:
+            while self._may_send() and (self._claimed or self._claim()):
+                if pace is None or (turn_s := pace.take()) <= 0:
+                    return self._claimed.popleft()
+                stop.wait(min(turn_s, POLL_S))
+        return None
+
+    def _may_send(self) -> bool:
+        """There is time, and the channel is to be asked."""
+        one = self._delivery
+        return not one.stop.is_set() and one.clock() < self._end_s and not one.closed_s()
+
+    def _claim(self) -> bool:
+        """Claim the next few, so that not many are in the hands of a process that dies; false: none is left."""
+        one = self._delivery
+        while self._unclaimed and not self._claimed:
+            claims = deliveries.claim(one.pool, self._name, self._unclaimed.popleft())
+            self._lease = self._lease or (claims[0].due_at if claims else None)
+            # Nothing is begun that might end after its lease, when it is somebody else's to send.
+            lease_s = min((claim.left_s for claim in claims), default=math.inf) - one.policy.timeout_s
+            self._end_s = min(self._end_s, one.clock() + lease_s)
+            self._claimed.extend(claim for claim in claims if not self._is_poison(claim))
+        return bool(self._claimed) and self._may_send()
+
+    def _take(self, one: Claim, error: Exception) -> None:
+        if isinstance(error, Refused):
+            self._delivery.close(self._delivery.breaker.rules.open_s)
+            self._untried.append(one)
+            return
+        # What is no ChannelFailed is a mistake in a channel: tried again all the same, and kept.
+        failed = error if isinstance(error, ChannelFailed) else ChannelFailed(repr(error))
+        if failed.retry_after_s is not None:
+            self._delivery.close(min(failed.retry_after_s, MAX_DELAY_S))
+        self._failed.append(self._failure(one, failed))
 
     def _failure(self, one: Claim, error: ChannelFailed) -> Failure:
         reason, final = str(error)[:MAX_REASON], ""
@@ -202,51 +253,57 @@ class Delivery:
             final = "permanent"
         elif one.given_up:
             final = "its time is over"
-        elif one.failures + 1 >= self._policy.tries:
+        elif one.failures + 1 >= self._delivery.policy.tries:
             final = f"{one.failures + 1} tries"
         if final:
-            log.warning("issuance %d is not notified by %s: %s", one.notice.issuance_id, self.channel.name, reason)
+            log.warning("issuance %d is not notified by %s: %s", one.notice.issuance_id, self._name, reason)
             return Failure(one.notice.outbox_id, f"{reason} ({final})", None)
         delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0**one.failures) * random.uniform(0.5, 1.0)
         delay_s = max(delay_s, min(error.retry_after_s or 0.0, MAX_DELAY_S))
         log.warning("issuance %d waits %.1f s for its next try: %s", one.notice.issuance_id, delay_s, reason)
         return Failure(one.notice.outbox_id, reason, delay_s)
 
-    def _is_poison(self, one: Claim, ended: _Ended) -> bool:
+    def _is_poison(self, one: Claim) -> bool:
         crashes = one.tries - 1 - one.failures
         if crashes < MAX_CRASHES:
             return False
         reason = f"{crashes} times the process ended in the middle of it"
-        log.error("issuance %d is not notified by %s: %s", one.notice.issuance_id, self.channel.name, reason)
-        ended.failed.append(Failure(one.notice.outbox_id, reason, None))
+        log.error("issuance %d is not notified by %s: %s", one.notice.issuance_id, self._name, reason)
+        self._failed.append(Failure(one.notice.outbox_id, reason, None))
         return True
 
-    def _note(self, ended: _Ended) -> None:
-        name = self.channel.name
-        if ended.sent:
-            took = deliveries.mark_sent(self._pool, name, [one.notice.outbox_id for one in ended.sent])
+    def _note(self) -> None:
+        pool, name = self._delivery.pool, self._name
+        if sent := self._sent[:]:
+            took = deliveries.mark_sent(pool, name, [one.notice.outbox_id for one in sent])
+            del self._sent[: len(sent)]
             metrics.NOTIFICATIONS_SENT.labels(name).inc(len(took))
+            seconds = metrics.NOTIFICATION_SECONDS.labels(name)
             for took_s in took:
-                metrics.NOTIFICATION_SECONDS.labels(name).observe(took_s)
-            for one in ended.sent:
+                seconds.observe(took_s)
+            for one in sent:
                 log.info("notified: issuance %d of coupon %d, %s", one.notice.issuance_id, one.notice.coupon_id, name)
-            ended.sent.clear()
-        if ended.failed:
-            deliveries.put_off(self._pool, name, ended.failed)
-            dead = sum(one.delay_s is None for one in ended.failed)
+        if failed := self._failed[:]:
+            deliveries.put_off(pool, name, failed)
+            del self._failed[: len(failed)]
+            dead = sum(one.delay_s is None for one in failed)
             metrics.NOTIFICATIONS_DEAD.labels(name).inc(dead)
-            metrics.NOTIFICATIONS_RETRIED.labels(name).inc(len(ended.failed) - dead)
-            ended.failed.clear()
-        if ended.untried:
-            delay_s = self._closed_s() * random.uniform(1.0, 1.2)
-            deliveries.release(self._pool, name, [one.notice.outbox_id for one in ended.untried], delay_s)
-            ended.untried.clear()
+            metrics.NOTIFICATIONS_RETRIED.labels(name).inc(len(failed) - dead)
 
-    def _close(self, for_s: float) -> None:
-        self._closed_until_s = max(self._closed_until_s, self._clock() + for_s)
+    def _give_back(self) -> None:
+        """What was not tried is due again: those that were claimed have lost no try."""
+        pool, name = self._delivery.pool, self._name
+        delay_s = self._delivery.closed_s() * random.uniform(1.0, 1.2)
+        if self._untried:
+            deliveries.release(pool, name, [one.notice.outbox_id for one in self._untried], delay_s)
+        if self._unclaimed and self._lease:
+            ids = [outbox_id for part in self._unclaimed for outbox_id in part]
+            deliveries.put_back(pool, name, ids, self._lease, delay_s)
 
-    def _closed_s(self) -> float:
-        return max(0.0, self._closed_until_s - self._clock())
+
+def batched(ids: list[int], size: int) -> Iterator[list[int]]:
+    """Runs of at most `size` ids, in order."""
+    return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
 _deliveries: dict[str, Delivery] = {}
