@@ -356,7 +356,7 @@ class Settings:
     )
     notify_lease_s: int = setting(
         "COUPON_NOTIFY_LEASE_S",
-        "60",
+        "30",
         _integer(1, 3600),
         "Seconds after which a notification that was handed to RQ, but not sent, is handed over again.",
     )
@@ -392,7 +392,7 @@ class Settings:
         "COUPON_EMAIL_TO", "{user_id}", _email_of_user, "Address of a holder; {user_id} is the token's sub."
     )
     email_rate: str = setting(
-        "COUPON_EMAIL_RATE", "", _rate, "The most e-mails that one worker process sends; unset: no limit."
+        "COUPON_EMAIL_RATE", "50/second", _rate, "The most e-mails that one worker process sends."
     )
     webhook_url: str = setting("COUPON_WEBHOOK_URL", "", _webhook_url, "Where the webhook channel posts its events.")
     webhook_secrets: tuple[str, ...] = setting(
@@ -402,7 +402,7 @@ class Settings:
         "Signs them: whsec_ and base64 of 24 to 64 bytes; several, to change it, are separated by spaces.",
     )
     webhook_rate: str = setting(
-        "COUPON_WEBHOOK_RATE", "", _rate, "The most events that one worker process posts; unset: no limit."
+        "COUPON_WEBHOOK_RATE", "350/second", _rate, "The most events that one worker process posts."
     )
     webhook_private: bool = setting(
         "COUPON_WEBHOOK_PRIVATE", "0", _flag, "1 lets the webhook lead to addresses that are not public."

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 JOB_BUDGET_S = 5.0
 # RQ's own bound, for what none of ours ends.
 JOB_TIMEOUT_S = 120
-# A job claims so many at a time: only these are in the hands of a process that dies, and were begun.
+# A job claims so many at a time: what a process has claimed when it dies is suspected of it.
 CLAIM_BATCH = 50
 # What was accepted is noted this often: what a crash in between repeats stays little.
 NOTE_EVERY_S = 0.2
@@ -225,7 +225,7 @@ class _Run:
         return not one.stop.is_set() and one.clock() < self._end_s and not one.closed_s()
 
     def _claim(self) -> bool:
-        """Claim the next few, so that not many are in the hands of a process that dies; false: none is left."""
+        """Claim the next few; false where none may be sent."""
         one = self._delivery
         while self._unclaimed and not self._claimed:
             claims = deliveries.claim(one.pool, self._name, self._unclaimed.popleft())

@@ -33,8 +33,6 @@ MAX_QUEUED_JOBS = 2
 # Polling costs one index look-up and, unlike NOTIFY inside the issuing transaction, slows no
 # commit (docs/decisions/0005).
 POLL_S = 0.2
-# A full queue has room again soon.
-FULL_POLL_S = 0.1
 MAX_BACK_OFF_S = 5.0
 PROGRESS_EVERY_S = 10.0
 FAILED_JOB_TTL_S = 86_400
@@ -119,10 +117,7 @@ class Relay:
             if any(leased.values()):
                 self._enqueue(leased)
         filled = [name for name, n in room.items() if n and len(leased[name]) >= n]
-        if filled or planned >= PLAN_BATCH:
-            self._wait_s = 0.0  # there is more
-        else:
-            self._wait_s = POLL_S if all(room.values()) else FULL_POLL_S
+        self._wait_s = 0.0 if filled or planned >= PLAN_BATCH else POLL_S  # there may be more at once
         return sum(map(len, leased.values()))
 
     def _lease(self, connection: Connection, channel: str, limit: int) -> Leased:

@@ -82,7 +82,16 @@ _watchdog = Watchdog()
 class Pool:
     """Runs statements on pooled connections; opened at first use, so after gunicorn's fork."""
 
-    def __init__(self, url: str, *, name: str, max_size: int, timeouts: Timeouts, max_waiting: int = 200) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        max_size: int,
+        timeouts: Timeouts,
+        max_waiting: int = 200,
+        flushed: bool = True,
+    ) -> None:
         """Describe the pool; nothing is connected yet.
 
         Args:
@@ -91,6 +100,8 @@ class Pool:
             max_size: the most connections.
             timeouts: see `Timeouts`.
             max_waiting: callers that may wait for a connection; one more is refused at once.
+            flushed: a commit waits until it is on disk. Without, what was committed in the last
+                half second may be undone when PostgreSQL crashes, as if it had not happened.
         """
         self.name = name
         self._timeouts = timeouts
@@ -103,7 +114,7 @@ class Pool:
                 "row_factory": dict_row,
                 "application_name": f"couponapp-{name}",
                 "connect_timeout": timeouts.connect_s,
-                "options": session.options(**timeouts.session()),
+                "options": session.options(**timeouts.session(), flushed=flushed),
             },
             configure=self._examine,
             name=name,

@@ -15,7 +15,7 @@ from redis import Redis
 from couponapp.errors import ChannelFailed
 from couponapp.notifying import deliveries as table
 from couponapp.notifying import jobs, outbox
-from couponapp.notifying.jobs import MAX_CRASHES, MAX_DELAY_S, Policy
+from couponapp.notifying.jobs import CLAIM_BATCH, MAX_CRASHES, MAX_DELAY_S, Policy
 from couponapp.notifying.relay import MESSAGES_PER_JOB, Relay
 from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
@@ -176,6 +176,41 @@ def test_messages_that_were_not_tried_after_all_have_lost_no_try(
     work(delivery, redis)
     assert [(row["tries"], row["due_in_s"] <= 0) for row in deliveries(pool)] == [(0, True)] * 3
     assert channel.asked == []
+
+
+def test_what_a_job_did_not_come_to_is_given_back_unless_it_is_somebody_elses_by_now(
+    pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel, redis: Redis
+) -> None:
+    users = [f"user-{number}" for number in range(3 * CLAIM_BATCH)]
+    issue_to(pool, new_coupon(total=1_000), *users)
+    Relay(pool, redis, lease_s=60).hand_over()
+    last = deliveries(pool)[-1]["outbox_id"]
+    delivery = jobs.Delivery(pool, channel, policy=Policy(concurrency=1))
+
+    def meanwhile() -> None:
+        """Another lease takes the last message, and this process is asked to end."""
+        pool.execute("UPDATE deliveries SET due_at = now() + interval '1 hour' WHERE outbox_id = %s", [last])
+        delivery.stop.set()
+
+    channel.before = meanwhile
+    work(delivery, redis)
+    assert len(channel.sent) == 1
+    rows = deliveries(pool)
+    assert [row["tries"] for row in rows] == [1] + [0] * (len(users) - 1)
+    assert all(row["due_in_s"] <= 0 for row in rows[1:-1])
+    assert rows[-1]["due_in_s"] > 3_000
+
+
+def test_a_job_claims_only_what_it_is_about_to_send(
+    pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel, redis: Redis
+) -> None:
+    issue_to(pool, new_coupon(total=1_000), *(f"user-{number}" for number in range(3 * CLAIM_BATCH)))
+    Relay(pool, redis, lease_s=60).hand_over()
+    ahead: list[int] = []
+    channel.before = lambda: ahead.append(count(pool, "tries > 0") - len(channel.asked))
+    work(jobs.Delivery(pool, channel, policy=Policy(concurrency=1)), redis)
+    assert len(ahead) == 3 * CLAIM_BATCH
+    assert max(ahead) == CLAIM_BATCH
 
 
 def test_a_job_whose_lease_is_nearly_over_begins_nothing(
