@@ -12,7 +12,7 @@ from flask.cli import AppGroup
 
 from couponapp import settings
 from couponapp.errors import CouponAppError
-from couponapp.notifying import deliveries
+from couponapp.notifying import dead_letters
 from couponapp.settings import Settings
 from couponapp.storage.pool import Pool, Timeouts
 
@@ -37,14 +37,29 @@ def dead(limit: int, json_output: bool) -> None:
 @as_json
 def retry(ids: tuple[int, ...], everything: bool, json_output: bool) -> None:
     """Try dead letters anew: those with these ids, or all, on the channels that failed."""
+    chosen = _chosen(ids, everything)
+    _in_one_line(lambda: _retry(chosen, json_output))
+
+
+@notification_commands.command()
+@click.argument("ids", metavar="[ID]...", type=click.IntRange(1, 2**63 - 1), nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All dead letters.")
+@as_json
+def drop(ids: tuple[int, ...], everything: bool, json_output: bool) -> None:
+    """Give dead letters up for good: those with these ids, or all. Nobody is told of them any more."""
+    chosen = _chosen(ids, everything)
+    _in_one_line(lambda: _drop(chosen, json_output))
+
+
+def _chosen(ids: tuple[int, ...], everything: bool) -> tuple[int, ...] | None:
     if everything == bool(ids):
         raise click.UsageError("Name ids, or --all.")
-    _in_one_line(lambda: _retry(None if everything else ids, json_output))
+    return None if everything else ids
 
 
 def _show_dead(limit: int, json_output: bool) -> None:
     config, pool = _service()
-    rows = deliveries.dead_letters(pool, limit=limit)
+    rows = dead_letters.oldest(pool, limit=limit)
     shown = [{name: _shown(value, config) for name, value in row.items()} for row in rows]
     if json_output:
         click.echo(json.dumps(shown, ensure_ascii=False, indent=2))
@@ -60,8 +75,14 @@ def _show_dead(limit: int, json_output: bool) -> None:
 
 def _retry(ids: tuple[int, ...] | None, json_output: bool) -> None:
     config, pool = _service()
-    count = deliveries.retry(pool, ids, give_up_s=config.notify_give_up_h * HOUR_S)
+    count = dead_letters.retry(pool, ids, give_up_s=config.notify_give_up_h * HOUR_S)
     click.echo(json.dumps({"retried": count}) if json_output else f"{count} will be tried again")
+
+
+def _drop(ids: tuple[int, ...] | None, json_output: bool) -> None:
+    _, pool = _service()
+    count = dead_letters.drop(pool, ids)
+    click.echo(json.dumps({"dropped": count}) if json_output else f"{count} given up")
 
 
 def _in_one_line(work: Callable[[], None]) -> None:

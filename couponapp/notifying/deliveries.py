@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from couponapp.errors import MessageNotFound
 from couponapp.notifying.outbox import Notice
 from couponapp.storage.pool import Connection, Pool, Row
 
@@ -278,49 +277,3 @@ def standing(pool: Pool, channels: Sequence[str]) -> dict[str, Standing]:
 
 def _sum(one: Standing, row: Row) -> Standing:
     return Standing(one.waiting + row["waiting"], max(one.oldest_s, row["oldest_s"]), one.dead + row["dead"])
-
-
-DEAD = """
-SELECT d.outbox_id AS id, d.channel, o.kind, i.coupon_id, i.id AS issuance_id, i.user_id, d.tries, d.dead_at, d.reason
-FROM deliveries d
-JOIN outbox o ON o.id = d.outbox_id
-JOIN issuances i ON i.id = o.issuance_id
-WHERE d.dead_at IS NOT NULL
-ORDER BY d.dead_at, d.outbox_id, d.channel
-LIMIT %(limit)s
-"""
-
-
-def dead_letters(pool: Pool, *, limit: int) -> list[Row]:
-    """The dead letters, oldest first, at most `limit`."""
-    return pool.fetch_all(DEAD, {"limit": limit})
-
-
-RETRY = """
-UPDATE deliveries SET dead_at = NULL, tries = 0, failures = 0, due_at = now(),
-                      give_up_at = now() + make_interval(secs => %(give_up_s)s)
-WHERE dead_at IS NOT NULL AND (%(ids)s::bigint[] IS NULL OR outbox_id = ANY(%(ids)s))
-RETURNING outbox_id
-"""
-
-
-def retry(pool: Pool, outbox_ids: Sequence[int] | None, *, give_up_s: float) -> int:
-    """Let dead letters be tried anew, with all their tries.
-
-    Args:
-        pool: autocommit connections.
-        outbox_ids: which; all when None.
-        give_up_s: how long they are tried, in seconds.
-
-    Returns:
-        How many deliveries that is.
-
-    Raises:
-        MessageNotFound: one of the ids is no dead letter. Nothing is retried then.
-    """
-    params = {"ids": None if outbox_ids is None else list(outbox_ids), "give_up_s": give_up_s}
-    with pool.connection() as connection, connection.transaction():
-        rows = connection.execute(RETRY, params).fetchall()
-        if missing := sorted(set(outbox_ids or ()) - {row["outbox_id"] for row in rows}):
-            raise MessageNotFound(f"no dead letter has the id {missing[0]}")
-    return len(rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 from redis import Redis
 from rq import Queue
 
-from couponapp.notifying import archive, outbox
+from couponapp.notifying import archive, dead_letters, outbox
 from couponapp.notifying import deliveries as table
 from couponapp.notifying.relay import Relay
 from couponapp.planning import coupons
@@ -66,7 +66,7 @@ def test_a_dead_letter_stays_and_is_no_obstacle(pool: Pool, new_coupon: NewCoupo
     pool.execute("UPDATE outbox SET sent_at = now() - interval '60 days', created_at = now() - interval '60 days' "
                  "WHERE created_at > now() - interval '1 day'")  # fmt: skip
     assert archive.archive(pool, keep_days=30, window=1) == 1
-    assert [letter["user_id"] for letter in table.dead_letters(pool, limit=10)] == ["dead"]
+    assert [letter["user_id"] for letter in dead_letters.oldest(pool, limit=10)] == ["dead"]
 
 
 def test_a_round_ends_in_its_time_and_the_next_one_goes_on(pool: Pool, new_coupon: NewCoupon) -> None:

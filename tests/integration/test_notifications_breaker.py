@@ -9,8 +9,7 @@ import pytest
 from redis import Redis
 
 from couponapp.guards.breaker import Rules
-from couponapp.notifying import deliveries as table
-from couponapp.notifying import jobs
+from couponapp.notifying import dead_letters, jobs
 from couponapp.notifying.channels.webhook import WebhookChannel
 from couponapp.notifying.jobs import Policy
 from couponapp.notifying.pace import MAKE_UP_S, Pace
@@ -93,7 +92,7 @@ def test_messages_that_are_refused_for_good_do_not_open_the_circuit(
     relay.hand_over()
     work(delivery, redis)
     assert len(receiver.requests) == 20
-    assert {letter["reason"] for letter in table.dead_letters(pool, limit=100)} == {f"answered {status} (permanent)"}
+    assert {letter["reason"] for letter in dead_letters.oldest(pool, limit=100)} == {f"answered {status} (permanent)"}
 
 
 def test_a_receiver_that_asks_for_patience_gets_no_message_until_then(

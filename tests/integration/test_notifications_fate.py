@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from click.testing import Result
-from flask import Flask
 from redis import Redis
 
 from couponapp.errors import ChannelFailed
+from couponapp.notifying import dead_letters, jobs, outbox
 from couponapp.notifying import deliveries as table
-from couponapp.notifying import jobs, outbox
 from couponapp.notifying.jobs import CLAIM_BATCH, MAX_CRASHES, MAX_DELAY_S, Policy
 from couponapp.notifying.relay import MESSAGES_PER_JOB, Relay
 from couponapp.planning.verify import verify
@@ -68,6 +65,19 @@ def test_a_message_that_fails_is_tried_again_after_longer_and_longer_and_differe
     assert [(row["tries"], row["failures"], row["reason"]) for row in deliveries(pool)] == [(4, 3, None)] * 10
 
 
+def test_no_delay_is_longer_than_the_longest(
+    pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel, step: Callable[..., None]
+) -> None:
+    issue_to(pool, new_coupon(), "kim")
+    channel.fail("kim", ChannelFailed("come back next year", retry_after_s=3e7))
+    step()
+    pool.execute("UPDATE deliveries SET failures = 900, tries = 900")
+    pool.execute(TIME_PASSES)
+    channel.fail("kim", *temporary())
+    step(tries=1000)
+    assert deliveries(pool)[0]["due_in_s"] <= MAX_DELAY_S
+
+
 def test_before_its_delay_is_over_a_message_is_not_tried(
     pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel, step: Callable[..., None]
 ) -> None:
@@ -86,7 +96,7 @@ def test_a_message_that_will_never_be_accepted_is_a_dead_letter_at_once(
     issue_to(pool, new_coupon(), "kim", "lee")
     channel.fail("kim", ChannelFailed("no such address", permanent=True))
     step()
-    (letter,) = table.dead_letters(pool, limit=10)
+    (letter,) = dead_letters.oldest(pool, limit=10)
     assert (letter["user_id"], letter["reason"]) == ("kim", "no such address (permanent)")
     assert channel.sent == {"lee": 1}
 
@@ -101,7 +111,7 @@ def test_a_message_that_has_used_up_its_tries_is_a_dead_letter(
         pool.execute(TIME_PASSES)
         assert count(pool, "dead_at IS NOT NULL") == dead
     assert channel.asked == ["kim"] * 3
-    assert table.dead_letters(pool, limit=10)[0]["reason"] == "not now (3 tries)"
+    assert dead_letters.oldest(pool, limit=10)[0]["reason"] == "not now (3 tries)"
 
 
 def test_a_message_whose_time_is_over_gets_one_more_try_and_is_a_dead_letter_then(
@@ -115,7 +125,7 @@ def test_a_message_whose_time_is_over_gets_one_more_try_and_is_a_dead_letter_the
     pool.execute(TIME_PASSES)
     channel.fail("kim", *temporary())
     step()
-    assert [letter["reason"] for letter in table.dead_letters(pool, limit=10)] == ["not now (its time is over)"]
+    assert [letter["reason"] for letter in dead_letters.oldest(pool, limit=10)] == ["not now (its time is over)"]
     assert channel.sent == {"lee": 1}
 
 
@@ -162,7 +172,7 @@ def test_a_message_with_which_processes_died_again_and_again_is_a_dead_letter(
     crashed(pool, MAX_CRASHES)
     step()
     assert channel.asked == ["kim"]
-    (letter,) = table.dead_letters(pool, limit=10)
+    (letter,) = dead_letters.oldest(pool, limit=10)
     assert letter["reason"] == f"{MAX_CRASHES} times the process ended in the middle of it"
 
 
@@ -341,71 +351,3 @@ def test_sent_rows_do_not_make_the_relay_slower(pool: Pool, new_coupon: NewCoupo
     assert (
         pages_read(pool, "SELECT count(*) FROM deliveries WHERE sent_at IS NOT NULL", {}) > 500
     )  # the negative control
-
-
-# The commands
-
-
-@pytest.fixture
-def flask(app: Flask, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs `flask notifications …`."""
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments: str) -> Result:
-        from couponapp.notifications_cli import notification_commands
-
-        return app.test_cli_runner().invoke(notification_commands, arguments)
-
-    return run
-
-
-def bury(pool: Pool, coupon_id: int, users: Sequence[str], channel: ScriptedChannel, redis: Redis) -> None:
-    issue_to(pool, coupon_id, *users)
-    for user in users:
-        channel.fail(user, ChannelFailed("no such address", permanent=True))
-    Relay(pool, redis, lease_s=60).hand_over()
-    work(jobs.Delivery(pool, channel), redis)
-
-
-def test_dead_letters_are_shown_with_their_reasons_and_retried_with_all_their_tries(
-    pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel, redis: Redis, flask: Callable[..., Result]
-) -> None:
-    assert flask("dead").output == "no dead letters\n"
-    bury(pool, new_coupon(), ["kim", "lee"], channel, redis)
-    shown = json.loads(flask("dead", "--json").output)
-    assert [(one["user_id"], one["reason"]) for one in shown] == [
-        ("kim", "no such address (permanent)"),
-        ("lee", "no such address (permanent)"),
-    ]
-    assert "no such address (permanent)" in flask("dead").output
-    assert flask("retry", str(shown[0]["id"])).output == "1 will be tried again\n"
-    assert json.loads(flask("retry", "--all", "--json").output) == {"retried": 1}
-    assert [(row["tries"], row["failures"]) for row in deliveries(pool)] == [(0, 0), (0, 0)]
-    Relay(pool, redis, lease_s=60).hand_over()
-    work(jobs.Delivery(pool, channel), redis)
-    assert channel.sent == {"kim": 1, "lee": 1}
-
-
-def test_an_id_that_is_no_dead_letter_is_refused_and_nothing_is_retried(
-    pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel, redis: Redis, flask: Callable[..., Result]
-) -> None:
-    bury(pool, new_coupon(), ["kim"], channel, redis)
-    (letter,) = table.dead_letters(pool, limit=10)
-    refused = flask("retry", str(letter["id"]), "4711")
-    assert (refused.exit_code, refused.output) == (1, "Error: no dead letter has the id 4711\n")
-    assert count(pool, "dead_at IS NOT NULL") == 1
-    assert flask("retry").exit_code == flask("retry", "--all", "1").exit_code == 2
-
-
-def test_no_delay_is_longer_than_the_longest(
-    pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel, step: Callable[..., None]
-) -> None:
-    issue_to(pool, new_coupon(), "kim")
-    channel.fail("kim", ChannelFailed("come back next year", retry_after_s=3e7))
-    step()
-    pool.execute("UPDATE deliveries SET failures = 900, tries = 900")
-    pool.execute(TIME_PASSES)
-    channel.fail("kim", *temporary())
-    step(tries=1000)
-    assert deliveries(pool)[0]["due_in_s"] <= MAX_DELAY_S
