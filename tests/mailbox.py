@@ -8,7 +8,8 @@ import email
 import email.policy
 import ssl
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
@@ -38,6 +39,10 @@ class Mailbox:
         self.say_to_recipient = ""
         self.say_to_data = ""
         self.stall: threading.Event | None = None
+        # By the message's id without its domain, as the webhook's receiver has it.
+        self.accepted: Counter[str] = Counter()
+        self.before: Callable[[str], None] = lambda key: None
+        self.after: Callable[[str], None] = lambda key: None
 
     async def handle_EHLO(self, server: Any, session: Any, envelope: Any, name: str, answers: Any) -> Any:  # noqa: N802  # aiosmtpd's name
         """Count the sessions."""
@@ -61,8 +66,12 @@ class Mailbox:
         assert isinstance(envelope.content, bytes)
         mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
         assert isinstance(mail, EmailMessage)
+        key = str(mail["Message-ID"]).strip("<>").partition("@")[0]
+        self.before(key)
         self.mails.append(mail)
         self.recipients += envelope.rcpt_tos
+        self.accepted[key] += 1
+        self.after(key)  # before the client hears of it
         return "250 OK"
 
     def authenticate(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:

@@ -44,6 +44,7 @@ class Receiver:
         self.always: Behaviour | None = None
         self.next: deque[Behaviour] = deque()
         self.before: Callable[[str], None] = lambda key: None
+        self.after: Callable[[str], None] = lambda key: None
         self.port = 0
         self._lock = threading.Lock()
 
@@ -64,6 +65,7 @@ class Receiver:
             if behave is None:
                 self.accepted[key] += 1
         (behave or answer(204))(handler)
+        self.after(key)
 
 
 def answer(status: int, **headers: str) -> Behaviour:

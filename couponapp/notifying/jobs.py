@@ -18,7 +18,7 @@ import pybreaker
 from couponapp import metrics
 from couponapp.errors import ChannelFailed
 from couponapp.guards.breaker import CircuitBreaker, Refused, Rules, StateLog
-from couponapp.notifying import deliveries
+from couponapp.notifying import deliveries, fate
 from couponapp.notifying.channels import Channel
 from couponapp.notifying.deliveries import Claim, Failure
 from couponapp.notifying.pace import Pace
@@ -35,11 +35,6 @@ JOB_TIMEOUT_S = 120
 CLAIM_BATCH = 50
 # What was accepted is noted this often: what a crash in between repeats stays little.
 NOTE_EVERY_S = 0.2
-FIRST_DELAY_S = 2.0
-MAX_DELAY_S = 3_600.0
-# So often may a process end in the middle of one message before that message is taken for the cause.
-MAX_CRASHES = 5
-MAX_REASON = 500
 # While a channel is not to be asked, its worker rests so long at each job: the messages behind
 # would be given back just the same.
 REST_S = 1.0
@@ -176,19 +171,20 @@ class _Run:
         self._failed: list[Failure] = []
         self._untried: list[Claim] = []
         self._taking = threading.Lock()
+        self._lanes = min(delivery.policy.concurrency, len(outbox_ids))
+        self._over = False
         self._end_s = delivery.clock() + JOB_BUDGET_S
 
     def to_its_end(self) -> None:
         """Send until all are sent or the time is over."""
-        if not self._claim():
-            self._end_s = -math.inf  # what was claimed is given back, and poison is noted
-        most = min(self._delivery.policy.concurrency, len(self._claimed) + len(self._unclaimed))
-        lanes = [self._delivery.lanes.submit(self._lane) for _ in range(most)]
+        # Also where nothing may be sent: what is given back must be known by its lease.
+        self._over = not self._claim()
+        lanes = [self._delivery.lanes.submit(self._lane) for _ in range(self._lanes)]
         try:
             while wait(lanes, NOTE_EVERY_S).not_done:
                 self._note()
         finally:
-            self._end_s = -math.inf
+            self._over = True
             wait(lanes, self._delivery.policy.timeout_s)
             self._untried.extend(self._claimed)
             self._note()
@@ -206,7 +202,7 @@ class _Run:
                 else:
                     self._sent.append(one)
         except BaseException:
-            self._end_s = -math.inf  # the other lanes would only meet the same
+            self._over = True  # the other lanes would only meet the same
             raise
 
     def _next(self) -> Claim | None:
@@ -222,7 +218,7 @@ class _Run:
     def _may_send(self) -> bool:
         """There is time, and the channel is to be asked."""
         one = self._delivery
-        return not one.stop.is_set() and one.clock() < self._end_s and not one.closed_s()
+        return not self._over and not one.stop.is_set() and one.clock() < self._end_s and not one.closed_s()
 
     def _claim(self) -> bool:
         """Claim the next few; false where none may be sent."""
@@ -233,7 +229,11 @@ class _Run:
             # Nothing is begun that might end after its lease, when it is somebody else's to send.
             lease_s = min((claim.left_s for claim in claims), default=math.inf) - one.policy.timeout_s
             self._end_s = min(self._end_s, one.clock() + lease_s)
-            self._claimed.extend(claim for claim in claims if not self._is_poison(claim))
+            for claim in claims:
+                if buried := fate.of_poison(claim, self._name):
+                    self._failed.append(buried)
+                else:
+                    self._claimed.append(claim)
         return bool(self._claimed) and self._may_send()
 
     def _take(self, one: Claim, error: Exception) -> None:
@@ -244,33 +244,8 @@ class _Run:
         # What is no ChannelFailed is a mistake in a channel: tried again all the same, and kept.
         failed = error if isinstance(error, ChannelFailed) else ChannelFailed(repr(error))
         if failed.retry_after_s is not None:
-            self._delivery.close(min(failed.retry_after_s, MAX_DELAY_S))
-        self._failed.append(self._failure(one, failed))
-
-    def _failure(self, one: Claim, error: ChannelFailed) -> Failure:
-        reason, final = str(error)[:MAX_REASON], ""
-        if error.permanent:
-            final = "permanent"
-        elif one.given_up:
-            final = "its time is over"
-        elif one.failures + 1 >= self._delivery.policy.tries:
-            final = f"{one.failures + 1} tries"
-        if final:
-            log.warning("issuance %d is not notified by %s: %s", one.notice.issuance_id, self._name, reason)
-            return Failure(one.notice.outbox_id, f"{reason} ({final})", None)
-        delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0**one.failures) * random.uniform(0.5, 1.0)
-        delay_s = max(delay_s, min(error.retry_after_s or 0.0, MAX_DELAY_S))
-        log.warning("issuance %d waits %.1f s for its next try: %s", one.notice.issuance_id, delay_s, reason)
-        return Failure(one.notice.outbox_id, reason, delay_s)
-
-    def _is_poison(self, one: Claim) -> bool:
-        crashes = one.tries - 1 - one.failures
-        if crashes < MAX_CRASHES:
-            return False
-        reason = f"{crashes} times the process ended in the middle of it"
-        log.error("issuance %d is not notified by %s: %s", one.notice.issuance_id, self._name, reason)
-        self._failed.append(Failure(one.notice.outbox_id, reason, None))
-        return True
+            self._delivery.close(min(failed.retry_after_s, fate.MAX_DELAY_S))
+        self._failed.append(fate.after_failure(one, failed, self._name, tries=self._delivery.policy.tries))
 
     def _note(self) -> None:
         pool, name = self._delivery.pool, self._name

@@ -12,7 +12,8 @@ from redis import Redis
 from couponapp.errors import ChannelFailed
 from couponapp.notifying import dead_letters, jobs, outbox
 from couponapp.notifying import deliveries as table
-from couponapp.notifying.jobs import CLAIM_BATCH, MAX_CRASHES, MAX_DELAY_S, Policy
+from couponapp.notifying.fate import MAX_CRASHES, MAX_DELAY_S
+from couponapp.notifying.jobs import CLAIM_BATCH, Policy
 from couponapp.notifying.relay import MESSAGES_PER_JOB, Relay
 from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
