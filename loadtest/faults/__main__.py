@@ -9,9 +9,11 @@ from functools import partial
 
 from loadtest.faults import (
     full_speed,
+    notifying,
     on_clock,
     on_disk,
     on_failover,
+    on_notifications,
     on_pgbouncer,
     on_postgres,
     on_redis,
@@ -33,6 +35,7 @@ CASES: dict[str, Callable[[], Verdict]] = {
         fault.name: partial(run.run, fault) for fault in (*on_restart.FAULTS, *on_pgbouncer.FAULTS, *on_failover.FAULTS)
     },
     **{fault.name: partial(full_speed.run, fault) for fault in full_speed.FAULTS},
+    **{fault.name: partial(notifying.run, fault) for fault in on_notifications.FAULTS},
 }
 
 
