@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 
@@ -89,7 +89,7 @@ class NotificationFault:
     final: bool = False
 
 
-def run(fault: NotificationFault, *, heal_s: float = HEAL_S, **environ: str) -> Verdict:
+def run(fault: NotificationFault, *, heal_s: float = HEAL_S, environ: Mapping[str, str] | None = None) -> Verdict:
     """Let one fault happen while coupons are issued, and wait until everybody is told.
 
     Args:
@@ -98,7 +98,11 @@ def run(fault: NotificationFault, *, heal_s: float = HEAL_S, **environ: str) -> 
         environ: settings that differ from the defaults.
     """
     machine = Yardstick()
-    with running_shop() as shop, sender() as sending_from, running_service(**_channel(shop), **environ) as service:
+    with (
+        running_shop() as shop,
+        sender() as sending_from,
+        running_service(**_channel(shop), **(environ or {})) as service,
+    ):
         stage = Stage(service, service.start_web(), service.new_coupon(100_000))
         scene = Scene(stage, shop, service.start_worker())
         _begin(scene)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
 from couponapp.errors import ChannelFailed
@@ -111,3 +112,15 @@ def test_retries_and_dead_letters_are_counted(pool: Pool, new_coupon: NewCoupon)
 
     counters = (metrics.NOTIFICATIONS_SENT, metrics.NOTIFICATIONS_RETRIED, metrics.NOTIFICATIONS_DEAD)
     assert [counter.labels("counted")._value.get() for counter in counters] == [1, 1, 1]
+
+
+def test_readiness_does_not_depend_on_notifications(app: Flask, pool: Pool, new_coupon: NewCoupon) -> None:
+    # Nobody delivers, one message is dead and another has waited for a day.
+    issue_to(pool, new_coupon(), "a", "b", "c")
+    outbox.plan(pool, ("file",), limit=2, give_up_s=60)
+    pool.execute("UPDATE deliveries SET dead_at = now() WHERE outbox_id = 1")
+    pool.execute("UPDATE deliveries SET created_at = now() - interval '1 day' WHERE outbox_id = 2")
+    assert app.test_client().get("/readyz").status_code == 200
+    # Not even on their tables.
+    pool.execute("DROP TABLE deliveries; ALTER TABLE outbox RENAME TO away")
+    assert app.test_client().get("/readyz").status_code == 200

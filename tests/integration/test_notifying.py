@@ -160,6 +160,41 @@ def test_one_message_that_cannot_be_sent_does_not_hold_up_the_others(
     assert messages(notifications) == [f"issuance.issued-{n}.txt" for n in (first, second, third)]
 
 
+def test_rq_is_told_how_long_each_job_may_wait_run_and_be_kept(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis
+) -> None:
+    issue_to(pool, new_coupon(total=1_000), *(f"user-{n}" for n in range(2 * MESSAGES_PER_JOB)))
+    relay.hand_over()
+    pool.execute(LEASES_RUN_OUT)
+    queued = Queue(FILE_QUEUE, connection=redis)
+    first = queued.get_jobs()
+    queued.empty()  # type: ignore[no-untyped-call]  # rq brings no types here
+    relay.hand_over()
+    again = queued.get_jobs()
+    assert len({job.id for job in [*first, *again]}) == 4  # the same messages, and never the same id
+    assert {(job.ttl, job.timeout, job.result_ttl, job.failure_ttl) for job in again} == {(60, 120, 0, 86_400)}
+
+
+def test_a_job_that_finds_no_postgresql_is_kept_as_failed_and_its_messages_come_back(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, notifications: Path, make_pool: Callable[..., Pool],
+    work: Callable[[], None],
+) -> None:  # fmt: skip
+    issue_to(pool, new_coupon(), "kim")
+    relay.hand_over()
+    away = make_pool(f"postgresql://nobody@127.0.0.1:{free_port()}/none", size=1, deadline_ms=1_000)
+    delivery = jobs.Delivery(away, FileChannel(notifications, SEOUL))
+    jobs.configure(delivery)
+    ChannelWorker(delivery, redis).work(burst=True)
+    failed = Queue(FILE_QUEUE, connection=redis).failed_job_registry
+    (job_id,) = failed.get_job_ids()
+    assert 80_000 < redis.ttl(f"rq:job:{job_id}") <= 86_400
+    assert sent(pool) == 0
+    pool.execute(LEASES_RUN_OUT)
+    relay.hand_over()
+    work()
+    assert sent(pool) == 1
+
+
 def test_the_queue_never_holds_more_than_its_leases_can_bear(
     pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis
 ) -> None:
