@@ -106,6 +106,7 @@ def _run_relay(config: Settings) -> int:
         _pool(config, "relay"),
         connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S),
         channels=config.notify_channels,
+        rates={name: _pace(config, name) for name in config.notify_channels},
         lease_s=config.notify_lease_s,
         give_up_s=config.notify_give_up_h * HOUR_S,
         keep_days=config.notify_keep_days,

@@ -36,8 +36,8 @@ CLAIM_BATCH = 50
 # What was accepted is noted this often: what a crash in between repeats stays little.
 NOTE_EVERY_S = 0.2
 # While a channel is not to be asked, its worker rests so long at each job: the messages behind
-# would be given back just the same.
-REST_S = 1.0
+# would be given back just the same, and each time costs PostgreSQL two writes a message.
+REST_S = 5.0
 POLL_S = 0.1
 # A channel is asked less often than PostgreSQL is, and more slowly: a smaller window.
 CHANNEL_RULES = Rules(window=50, min_calls=20, failure_rate=50.0, open_s=5.0, half_open_calls=3, permit_s=120.0)

@@ -40,3 +40,7 @@ class Pace:
             return max(self._next_s - now_s, LEAST_WAIT_S)
         self._next_s = max(self._next_s, now_s - MAKE_UP_S) + self._step_s
         return 0.0
+
+    def turns(self, in_s: float) -> int:
+        """How many there are in so many seconds, at least one."""
+        return max(1, int(in_s / self._step_s))

@@ -18,6 +18,7 @@ from couponapp import metrics
 from couponapp.errors import Unavailable
 from couponapp.notifying import archive, deliveries, jobs, outbox
 from couponapp.notifying.deliveries import Leased
+from couponapp.notifying.pace import Pace
 from couponapp.storage.pool import Connection, Pool
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Relay:
         *,
         lease_s: float,
         channels: tuple[str, ...] = ("file",),
+        rates: Mapping[str, Pace] | None = None,
         give_up_s: float = 86_400.0,
         keep_days: int = 30,
     ) -> None:
@@ -69,12 +71,16 @@ class Relay:
             redis: RQ's server, with socket timeouts.
             lease_s: after that many seconds an unsent message is handed over again.
             channels: names of the channels that each message goes to.
+            rates: of those that have one: a job holds no more than it can send in its time.
             give_up_s: after that many seconds a message that fails is not tried again.
             keep_days: after that many days what was sent goes into the archive.
         """
         self._pool = pool
         self._redis = redis
         self._queues = {name: Queue(jobs.queue_name(name), connection=redis) for name in channels}
+        self._per_job = dict.fromkeys(channels, MESSAGES_PER_JOB)
+        for name, pace in (rates or {}).items():
+            self._per_job[name] = min(MESSAGES_PER_JOB, pace.turns(jobs.JOB_BUDGET_S))
         self._lease_s = lease_s
         self._give_up_s = give_up_s
         self._keep_days = keep_days
@@ -161,12 +167,12 @@ class Relay:
                 pipeline.llen(queue.key)
             lengths: list[Any] = pipeline.execute()
         jobs_left = (max(0, MAX_QUEUED_JOBS - int(length)) for length in lengths)
-        return {name: n * MESSAGES_PER_JOB for name, n in zip(self._queues, jobs_left, strict=True)}
+        return {name: n * self._per_job[name] for name, n in zip(self._queues, jobs_left, strict=True)}
 
     def _enqueue(self, leased: Mapping[str, Leased]) -> None:
         with self._redis.pipeline() as pipeline:
             for name, messages in leased.items():
-                queued = [self._job(name, ids) for ids in _parts(messages)]
+                queued = [self._job(name, ids) for ids in _parts(messages, self._per_job[name])]
                 self._queues[name].enqueue_many(queued, pipeline=pipeline)
             pipeline.execute()
 
@@ -206,7 +212,7 @@ class Relay:
         return waiting
 
 
-def _parts(messages: Leased) -> Iterator[list[int]]:
+def _parts(messages: Leased, per_job: int) -> Iterator[list[int]]:
     """A job for each few sound messages, and one for each suspect one."""
-    yield from jobs.batched(messages.sound, MESSAGES_PER_JOB)
+    yield from jobs.batched(messages.sound, per_job)
     yield from jobs.batched(messages.suspect, 1)

