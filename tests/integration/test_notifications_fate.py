@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from couponapp.errors import ChannelFailed
+from couponapp.errors import ChannelFailed, Unavailable
 from couponapp.notifying import dead_letters, jobs, outbox
 from couponapp.notifying import deliveries as table
 from couponapp.notifying.fate import MAX_CRASHES, MAX_DELAY_S
@@ -18,6 +18,7 @@ from couponapp.notifying.relay import MESSAGES_PER_JOB, Relay
 from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
 from tests.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
+from tests.pgrelay import PgRelay
 from tests.servers import wait_until
 
 NewCoupon = Callable[..., int]
@@ -248,6 +249,32 @@ def test_a_job_that_comes_before_its_lease_is_committed_waits_for_it(
             assert not job.done()
         job.result(20)
     assert channel.sent == {"kim": 1}
+
+
+def test_a_job_that_loses_postgresql_in_the_middle_ends_and_nothing_is_lost(
+    pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel, redis: Redis,
+    make_pool: Callable[..., Pool], relay: PgRelay, database_url: str,
+) -> None:  # fmt: skip
+    users = [f"user-{number}" for number in range(3 * CLAIM_BATCH)]
+    issue_to(pool, new_coupon(total=1_000), *users)
+    Relay(pool, redis, lease_s=60).hand_over()
+    ids = [row["outbox_id"] for row in deliveries(pool)]
+    delivery = jobs.Delivery(make_pool(relay.url(database_url), deadline_ms=2_000), channel)
+
+    def away_from_the_next_claim_on() -> None:
+        relay.loses = lambda: len(channel.asked) >= CLAIM_BATCH - 1
+
+    channel.before = away_from_the_next_claim_on
+    with pytest.raises(Unavailable):
+        delivery.deliver(ids)
+    assert len(channel.sent) == CLAIM_BATCH
+    channel.before, relay.loses = (lambda: None), lambda: False
+    for _ in range(2):  # alone and together: those that were sent, and not noted, are suspected
+        pool.execute(TIME_PASSES)
+        Relay(pool, redis, lease_s=60).hand_over()
+        work(jobs.Delivery(pool, channel), redis)
+    assert set(channel.sent) == set(users)
+    assert not count(pool, "sent_at IS NULL")
 
 
 # Several channels
