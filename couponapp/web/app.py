@@ -122,8 +122,7 @@ class SessionOfPages(SecureCookieSessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         """The visitor's session; for the API an empty one that cannot be written."""
-        signer = self.get_signing_serializer(app)
-        if request.path.startswith(API_PREFIX) or signer is None:
+        if request.path.startswith(API_PREFIX) or (signer := self.get_signing_serializer(app)) is None:
             return None
         try:
             return self.session_class(signer.loads(request.cookies.get(self.get_cookie_name(app), "")))

@@ -117,9 +117,12 @@ def run(fault: NotificationFault, *, heal_s: float = HEAL_S, environ: Mapping[st
             ended_s = sending.now_s()
             results = sending.results(60.0)
             told_s = _told_after_s(scene, lambda: sending.now_s() - ended_s, heal_s)
-        told = {one.who for one in results if one.status == 201} | {FIRST}
         course = Course(results, told_s, heal_s, shop, _keys(stage), dead_letters.oldest(service.pool, limit=100_000))
-        broken = [*stage.broken, *broken_promises(fault, course), *judge.broken_records(service.postgres.url, told)]
+        broken = [
+            *stage.broken,
+            *broken_promises(fault, course),
+            *judge.broken_records(service.postgres.url, judge.told_issued(results)),
+        ]
     return Verdict(fault.name, fault.expected, seen(course), f"{heal_s:.0f} s", broken, machine.waited_ms)
 
 

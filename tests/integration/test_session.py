@@ -41,7 +41,7 @@ def told(connection: Connection, **settings: str) -> str:
 
 
 def test_a_session_with_its_own_settings_is_taken_and_prepares_statements(database_url: str) -> None:
-    with connected(database_url, session.options(**BOUNDS)) as connection:
+    with connected(database_url, session.options(**BOUNDS, flushed=True)) as connection:
         assert told(connection) == ""
         assert connection.prepare_threshold is not None
 
