@@ -105,8 +105,13 @@ class Unwatched(Pool):
     @contextmanager
     def connection(self, timeout_s: float | None = None) -> Iterator[Connection]:
         """A pooled connection, for as long as it takes."""
-        with self._open().connection() as connection:
+        # Not the pool's own context manager, as in `Pool`: it commits, and what is measured is the watchdog.
+        pool = self._open()
+        connection = pool.getconn(self._timeouts.wait_s)
+        try:
             yield connection
+        finally:
+            pool.putconn(connection)
 
 
 def places(pool: Pool, config: Settings, max_group: int) -> Bulkhead[Asked, Attempt]:
