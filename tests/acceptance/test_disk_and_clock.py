@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+import psycopg
 import pytest
 
 from couponapp import settings, tokens
@@ -123,6 +124,7 @@ def missing_when_the_log_found_no_room(
         disk.fill_disk()
         told |= told_until_down(pool, coupon_id, server)
         disk.mend_disk()
+        server.end()  # it may be there still, although it lets nobody in
         server.start(directory)
         pool = make_pool(server.url)
         missing = told - {row["user_id"] for row in pool.fetch_all("SELECT user_id FROM issuances")}
@@ -139,9 +141,16 @@ def told_until_down(pool: Pool, coupon_id: int, server: EmbeddedPostgres) -> set
         for user in USERS[1:]:
             if issue(pool, coupon_id, user, f"key-of-{user}").issuance:
                 told.add(user)
-    assert server.child is not None
-    server.child.process.wait(TIMEOUT_S)
+    wait_until(lambda: lets_nobody_in(server), timeout_s=TIMEOUT_S, what="PostgreSQL is down")
     return told
+
+
+def lets_nobody_in(server: EmbeddedPostgres) -> bool:
+    try:
+        psycopg.connect(server.url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return True
+    return False
 
 
 def test_nobody_who_was_told_issued_is_missing_after_the_log_found_no_room(
