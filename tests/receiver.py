@@ -106,6 +106,15 @@ def drip(until: threading.Event) -> Behaviour:
     return behave
 
 
+def say(words: bytes) -> Behaviour:
+    """Send this, in one piece."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(words)
+
+    return behave
+
+
 def close_after(torn: bytes) -> Behaviour:
     """Close when so much is said."""
 

@@ -18,7 +18,7 @@ from couponapp.local.postgres import free_port
 from couponapp.notifying.channels.addresses import connect, is_public
 from couponapp.notifying.channels.webhook import WebhookChannel
 from couponapp.notifying.outbox import Notice
-from tests.receiver import SECRET, Behaviour, Receiver, answer, close_after, drip, hang, running_receiver
+from tests.receiver import SECRET, Behaviour, Receiver, answer, close_after, drip, hang, running_receiver, say
 from tests.servers import ROOT
 
 MOMENT = datetime(2026, 11, 23, 2, 36, 58, 796_000, UTC)
@@ -36,6 +36,7 @@ NOTICE = Notice(
 )
 
 TORN_BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nacce"
+ACCEPTED = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 @pytest.fixture
@@ -163,6 +164,19 @@ def test_a_receiver_that_does_not_come_to_an_end_is_cut_off(
 def test_a_receiver_that_closes_half_way_has_not_accepted(receiver: Receiver, channel: Make, torn: bytes) -> None:
     receiver.next.append(close_after(torn))
     assert not failure(channel()).permanent
+
+
+def test_an_answer_too_many_is_not_taken_for_that_of_the_next_event(receiver: Receiver, channel: Make) -> None:
+    sender = channel()
+    receiver.next += [say(ACCEPTED + ACCEPTED), answer(503)]
+    sender.send(NOTICE)
+    assert str(failure(sender)) == "answered 503"
+    assert (len(receiver.requests), receiver.connections) == (2, 2)
+
+
+def test_a_receiver_that_changes_the_protocol_has_not_accepted(receiver: Receiver, channel: Make) -> None:
+    receiver.next.append(say(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"))
+    assert "another protocol" in str(failure(channel()))
 
 
 def test_nobody_there_is_a_failure_that_may_pass(channel: Make) -> None:

@@ -1,23 +1,19 @@
 """Reads HTTP answers off a kept connection: the status, and that the answer came to its end.
 
-http.client takes a head that is torn off for a whole one, and turns every head into a mail message,
-which is half the computing time of a post (docs/decisions/0023).
+llhttp, the parser of Node.js, finds what is in it. http.client takes a head that is torn off for a whole
+one, and turns every head into a mail message, which is half the computing time of a post
+(docs/decisions/0023).
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import BufferedIOBase
 
-MAX_LINE = 8_192
-MAX_LINES = 100
-MAX_BODY = 65_536
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})( .*)?\r?\n")
-_WHOLE_NUMBER = re.compile(r"[0-9]{1,15}")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;.*)?\r?\n")
-_WITHOUT_BODY = (204, 304)
+MAX_HEAD = 16_384  # bytes, with the interim answers before it: Node.js' default
+MAX_BODY = 65_536  # bytes on the wire: sizes of chunks and trailers count
 
 
 class NoAnswer(Exception):
@@ -29,7 +25,7 @@ class Answer:
     """One answer.
 
     Attributes:
-        status: its code, 200 or higher.
+        status: its code, no interim one.
         headers: by name, in small letters; the last one where a name comes twice.
         keeps: another request may be sent on the connection.
     """
@@ -39,83 +35,95 @@ class Answer:
     keeps: bool
 
 
-def read_answer(stream: BinaryIO) -> Answer:
+def read_answer(stream: BufferedIOBase) -> Answer:
     """Read one answer; its body is thrown away.
 
-    The end of a message is found as in RFC 9112, section 6.3. A body of more than `MAX_BODY` bytes
-    is not read to its end, and the connection is not to be used again then.
+    A body of more than `MAX_BODY` bytes need not be read to its end, and the connection is not to be used
+    again then. Nor is it when more than the answer came, other than empty lines: that would be taken for the
+    next one.
 
     Args:
         stream: buffered, of the connection.
 
     Raises:
-        NoAnswer: it is torn off, or no HTTP/1.
+        NoAnswer: it is torn off, no HTTP/1, or its head has more than `MAX_HEAD` bytes.
         OSError: the connection broke.
     """
-    while True:
-        version, status = _status(stream)
-        headers = _headers(stream)
-        if status >= 200:  # others, such as «103 Early Hints», come before the answer itself
+    message = _Message()
+    while message.room:
+        piece = stream.read1(message.room)  # what is there; it waits only while nothing is
+        if not piece:
+            message.end()
             break
-    wishes = headers.get("connection", "").lower()
-    keeps = "close" not in wishes and (version == 1 or "keep-alive" in wishes)
-    return Answer(status, headers, _skip_body(stream, status, headers) and keeps)
+        message.feed(piece)
+    return message.answer()
 
 
-def _status(stream: BinaryIO) -> tuple[int, int]:
-    line = stream.readline(MAX_LINE)
-    found = _STATUS_LINE.fullmatch(line)
-    if found is None:
-        raise NoAnswer("the connection was closed" if not line else "not an HTTP answer")
-    return int(found[1]), int(found[2])
+class _Message:
+    """What is known of an answer so far. llhttp calls the methods that begin with «on»."""
 
+    def __init__(self) -> None:
+        self._received = 0
+        self._status: int | None = None  # known when the head has come to its end
+        self._headers: dict[str, str] = {}
+        self._is_whole = False
+        self._keeps = False
+        self._parser = HttpResponseParser(self)
+        # A line may end without its CR (RFC 9112, section 2.2), and some servers pad the sizes of chunks. Nobody
+        # reads the answer after us, so nobody can be made to read it differently.
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
 
-def _headers(stream: BinaryIO) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for _ in range(MAX_LINES):
-        line = stream.readline(MAX_LINE)
-        if line in (b"\r\n", b"\n"):
-            return headers
-        if not line.endswith(b"\n"):
+    @property
+    def room(self) -> int:
+        """How many bytes may still be read."""
+        if self._is_whole:
+            return 0
+        return (MAX_HEAD if self._status is None else MAX_HEAD + MAX_BODY) - self._received
+
+    def feed(self, piece: bytes) -> None:
+        """Take what was read."""
+        self._received += len(piece)
+        try:
+            self._parser.feed_data(piece)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self._keeps = False
+            if not self._is_whole:
+                why = "it changes to another protocol" if isinstance(error, HttpParserUpgrade) else error
+                raise NoAnswer(f"not an HTTP answer: {why}") from error
+
+    def end(self) -> None:
+        """The connection was closed, which is how a body without a length ends (RFC 9112, section 6.3)."""
+        if self._received == 0:
+            raise NoAnswer("the connection was closed")
+        if self._status is None:
             raise NoAnswer("the head of the answer is torn off")
-        name, _, value = line.decode("latin-1").partition(":")
-        headers[name.lower()] = value.strip()
-    raise NoAnswer(f"an answer with more than {MAX_LINES} headers")
-
-
-def _skip_body(stream: BinaryIO, status: int, headers: dict[str, str]) -> bool:
-    """Tells whether the body has come to its end, so that another answer may follow."""
-    if status in _WITHOUT_BODY:
-        return True
-    if "transfer-encoding" in headers:
-        return _skip_chunks(stream)
-    length = headers.get("content-length")
-    if length is None:  # it lasts until the connection is closed
-        stream.read(MAX_BODY)
-        return False
-    if not _WHOLE_NUMBER.fullmatch(length):
-        raise NoAnswer("a Content-Length that is no number")
-    _skip(stream, min(int(length), MAX_BODY))
-    return int(length) <= MAX_BODY
-
-
-def _skip_chunks(stream: BinaryIO) -> bool:
-    left = MAX_BODY
-    while left > 0:
-        found = _CHUNK_LINE.fullmatch(stream.readline(MAX_LINE))
-        if found is None:
+        if "content-length" in self._headers or "chunked" in self._headers.get("transfer-encoding", "").lower():
             raise NoAnswer("the body of the answer is torn off")
-        size = int(found[1], 16)
-        if size == 0:
-            _headers(stream)  # trailers, and the empty line
-            return True
-        _skip(stream, min(size, left))
-        if size <= left and stream.readline(MAX_LINE) not in (b"\r\n", b"\n"):
-            raise NoAnswer("the body of the answer is torn off")
-        left -= size
-    return False
 
+    def answer(self) -> Answer:
+        """The answer, once there is no room or the end has come."""
+        del self._parser  # it knows this object: the two would be left to the garbage collector
+        if self._status is None:
+            raise NoAnswer(f"an answer with a head of more than {MAX_HEAD} bytes")
+        return Answer(self._status, self._headers, self._keeps)
 
-def _skip(stream: BinaryIO, size: int) -> None:
-    if len(stream.read(size)) < size:
-        raise NoAnswer("the body of the answer is torn off")
+    def on_message_begin(self) -> None:
+        self._keeps = False  # if the answer is whole, this is more than was asked for
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._status is None:  # later come trailers
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
+
+    def on_headers_complete(self) -> None:
+        if self._status is not None:
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:  # interim, such as «103 Early Hints»: the answer itself comes after it
+            self._headers.clear()
+        else:
+            self._status = status
+
+    def on_message_complete(self) -> None:
+        if self._status is not None and not self._is_whole:
+            self._is_whole = True
+            self._keeps = self._parser.should_keep_alive()

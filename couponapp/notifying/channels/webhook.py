@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
-from typing import BinaryIO
+from io import BufferedReader
 from urllib.parse import urlsplit
 
 from couponapp.errors import ChannelFailed
@@ -145,7 +145,7 @@ class _Connection:
         self._tls = tls
         self._private = private
         self._socket: socket.socket | None = None
-        self._answers: BinaryIO | None = None
+        self._answers: BufferedReader | None = None
         self.timed_out = False
 
     @property
