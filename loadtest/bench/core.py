@@ -30,7 +30,7 @@ def core(service: Service) -> Iterator[list[Group]]:
     ):
         event, sold_out = new_event(service), ISSUE.format(sold_out_event(service))
         variants = (
-            Variant(BARE, bare, lambda _: ISSUE.format(1), 200, users=("anybody",)),
+            Variant(BARE, bare, lambda _: ISSUE.format(1), 200),
             Variant(ISSUED, ours, event, 201),
             Variant(SOLD_OUT, ours, lambda _: sold_out, 409),
             Variant(FOR_UPDATE, for_update, event, 201),
