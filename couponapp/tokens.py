@@ -181,6 +181,10 @@ class _Prepared(HMACAlgorithm):
     The settings have looked at its length, and nobody's public key is a secret.
     """
 
+    def __init__(self, secret: bytes) -> None:
+        super().__init__(HMACAlgorithm.SHA256)
+        self._keyed = hmac.new(secret, digestmod="sha256")
+
     def prepare_key(self, key: str | bytes) -> bytes:
         return force_bytes(key)
 
@@ -188,7 +192,9 @@ class _Prepared(HMACAlgorithm):
         return None
 
     def sign(self, msg: bytes, key: bytes) -> bytes:
-        return hmac.digest(key, msg, "sha256")  # in C; HMAC objects take three times as long
+        of_token = self._keyed.copy()  # has the key in it already
+        of_token.update(msg)
+        return of_token.digest()
 
 
 class SecretVerifier:
@@ -199,7 +205,7 @@ class SecretVerifier:
     def __init__(self, secret: str, claims: Claims) -> None:
         octets = jwt.utils.base64url_encode(secret.encode()).decode()
         self._key = jwt.PyJWK({"kty": "oct", "k": octets}, "HS256")
-        self._key.Algorithm = _Prepared(HMACAlgorithm.SHA256)
+        self._key.Algorithm = _Prepared(secret.encode())
         self._claims = claims
 
     def verify(self, token: str) -> Verified:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,7 @@ from werkzeug.datastructures import Headers, LanguageAccept
 from werkzeug.http import parse_accept_header
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 LANGUAGES = ("ko", "en")
 
@@ -163,9 +163,10 @@ class Answer(Response):
         complete._list = headers
         super().__init__([body], status, complete)
 
-    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
-        """The headers as they are."""
-        return self.headers
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Send it as it is."""
+        start_response(self.status, self.headers.to_wsgi_list())
+        return () if environ["REQUEST_METHOD"] == "HEAD" else self.iter_encoded()
 
 
 # One encoder for all: `json.dumps` makes a new one at every call that has settings of its own.

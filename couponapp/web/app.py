@@ -45,7 +45,7 @@ from couponapp.web.identity import Identity
 from couponapp.web.inputs import MAX_BODY_BYTES
 from couponapp.web.openapi import openapi
 from couponapp.web.pages import login, pages
-from couponapp.web.parts import EXTENSION, Parts, parts
+from couponapp.web.parts import EXTENSION, Parts
 from couponapp.web.probes import probes
 from couponapp.web.proxies import TrustedProxies
 
@@ -102,7 +102,7 @@ def create_app(config: Settings | None = None) -> Flask:
     if config.demo_login:
         app.register_blueprint(login)
     failures.register(app)
-    app.before_request(lambda: _check_request(csrf))
+    app.before_request(lambda: _check_request(csrf, config.allowed_hosts))
     app.after_request(_finish)
     return app
 
@@ -210,7 +210,7 @@ def speaks_against_postgresql(error: BaseException) -> bool:
     return isinstance(error, ConnectionLost | StatementTimedOut | PoolExhausted | ServerTrouble)
 
 
-def _check_request(csrf: CSRFProtect) -> None:
+def _check_request(csrf: CSRFProtect, allowed_hosts: tuple[str, ...]) -> None:
     environ, room = request.environ, request.blueprint
     # Werkzeug takes «//metrics» for «/metrics»; a proxy that guards a path may not.
     if environ["PATH_INFO"].startswith("//"):
@@ -223,7 +223,7 @@ def _check_request(csrf: CSRFProtect) -> None:
         raise InvalidRequest("Host: missing")
     # Not `request.trusted_hosts`: Flask has read `request.host` before any hook runs, so setting
     # them here has no effect, and werkzeug's comparison knows no IPv6 address.
-    if not _is_allowed(host, parts().settings.allowed_hosts):
+    if not _is_allowed(host, allowed_hosts):
         raise InvalidRequest("Host: not one of COUPON_ALLOWED_HOSTS")
     # The API takes no cookie, so nobody can be made to send one. Everything else is protected,
     # whatever may be added.
