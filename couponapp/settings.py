@@ -9,200 +9,17 @@ in what the environment leaves unset, so that `flask coupons …` finds them.
 from __future__ import annotations
 
 import os
-import re
 import zoneinfo
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
-
-from limits import parse_many as parse_rate_limits
 
 from couponapp import redis_address
+from couponapp import setting_values as values
 from couponapp.errors import ConfigurationError
 
 LOCAL_ENV_FILE = Path("var/local.env")
-
-# RFC 7518, section 3.2: a key for HS256 has at least the size of the hash output.
-MIN_SECRET_BYTES = 32
-
-# Plain addresses only, a subset of RFC 5321's «Mailbox».
-EMAIL = re.compile(
-    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
-)
-
-# The pages' own cookie; see couponapp.web.app.
-SESSION_COOKIE = "coupon_session"
-
-
-def _text(raw: str) -> str:
-    return raw
-
-
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def parse(raw: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", raw) or not low <= int(raw) <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}")
-        return int(raw)
-
-    return parse
-
-
-def _flag(raw: str) -> bool:
-    if raw not in ("0", "1"):
-        raise ValueError("must be 0 or 1")
-    return raw == "1"
-
-
-def _url(*schemes: str) -> Callable[[str], str]:
-    def parse(raw: str) -> str:
-        try:
-            parts = urlsplit(raw)
-            _ = parts.port
-        except ValueError:
-            # Not the reason: it quotes what it tripped over, which may be part of a password.
-            raise ValueError("is not a URL; a password's special characters must be percent-encoded") from None
-        if parts.scheme not in schemes or not raw.startswith(f"{parts.scheme}://"):
-            raise ValueError("must be a URL that begins with " + " or ".join(f"{s}://" for s in schemes))
-        return raw
-
-    return parse
-
-
-# Several servers in one address: libpq tries them in turn. No URL to the standard library.
-_SEVERAL_SERVERS = re.compile(
-    r"postgres(?:ql)?://(?:[^/?#]*@)?(?P<servers>[^/?#@]*,[^/?#@]*)(?:/[^?#]*)?(?:\?(?P<query>[^#]*))?"
-)
-_HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
-# libpq's words for a server that takes writes.
-_WRITABLE = ("read-write", "primary")
-
-
-def _postgresql_url(raw: str) -> str:
-    several = _SEVERAL_SERVERS.fullmatch(raw)
-    if several is None:
-        return _url("postgresql", "postgres")(raw)
-    servers = [_HOST_AND_PORT.fullmatch(server) for server in several["servers"].split(",")]
-    if not all(server and 0 < int(server["port"] or 5432) < 65536 for server in servers):
-        raise ValueError("must name its servers as host:port,host:port")
-    if parse_qs(several["query"] or "").get("target_session_attrs", [""])[-1] not in _WRITABLE:
-        # A pool that has landed on a standby would stay there.
-        raise ValueError("names several servers, which needs ?target_session_attrs=read-write")
-    return raw
-
-
-def _smtp_url(raw: str) -> str:
-    parts = urlsplit(_url("smtp", "smtps", "smtp+plain")(raw))
-    if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("must be smtp://, smtps:// or smtp+plain://, then [user:password@]host[:port]")
-    if parts.scheme == "smtp+plain" and parts.username is not None:
-        raise ValueError("must not send a password in plain text: smtp+plain:// takes no user")
-    return raw
-
-
-def _email(raw: str) -> str:
-    if not EMAIL.fullmatch(raw):
-        raise ValueError("must be an e-mail address")
-    return raw
-
-
-def _email_of_user(raw: str) -> str:
-    if raw.count("{user_id}") != 1 or "{user_id}" not in raw.partition("@")[0]:
-        raise ValueError("must be an e-mail address with {user_id} before its @, or {user_id} alone")
-    if raw != "{user_id}":
-        _email(raw.replace("{user_id}", "user"))
-    return raw
-
-
-def _webhook_url(raw: str) -> str:
-    parts = urlsplit(_url("https", "http")(raw))
-    if not parts.hostname or parts.username is not None or not raw.isascii() or not raw.isprintable() or " " in raw:
-        raise ValueError("must be a URL with a host, in ASCII, without a user")
-    return raw
-
-
-_one_redis = _url("redis", "rediss", "unix", redis_address.SENTINEL, redis_address.CLUSTER)
-
-
-def _redis(raw: str) -> str:
-    # Several servers in one address, which is no URL to the standard library.
-    return raw if redis_address.parse(raw) else _one_redis(raw)
-
-
-def _queue(raw: str) -> str:
-    if redis_address.is_cluster(raw):
-        raise ValueError("must not be a cluster: RQ does not run on one")
-    return _redis(raw)
-
-
-def _secret(raw: str) -> str:
-    if len(raw.encode()) < MIN_SECRET_BYTES:
-        raise ValueError(f"must have at least {MIN_SECRET_BYTES} bytes")
-    return raw
-
-
-def _rate(raw: str) -> str:
-    try:
-        (limit,) = parse_rate_limits(raw)
-    except ValueError as error:
-        raise ValueError("must be a rate such as 5/minute") from error
-    if limit.amount < 1:
-        raise ValueError("must allow at least 1; to stop an event, pause its coupon")
-    return raw
-
-
-def _hosts(raw: str) -> tuple[str, ...]:
-    hosts = tuple(host.strip().lower() for host in raw.split(",") if host.strip())
-    if not hosts or not all(re.fullmatch(r"\.?[a-z0-9][a-z0-9.\-]*|\[[0-9a-f:.]+\]", host) for host in hosts):
-        raise ValueError("must be a comma-separated list of host names without ports")
-    return hosts
-
-
-def _address(raw: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", raw):
-        raise ValueError("must be an IPv4 address or a host name")
-    return raw
-
-
-def _cookie_name(raw: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", raw) or raw == SESSION_COOKIE:
-        raise ValueError(f"must be 1 to 64 letters, digits, _ or -, and not {SESSION_COOKIE}")
-    return raw
-
-
-def _time_zone(raw: str) -> zoneinfo.ZoneInfo:
-    try:
-        return zoneinfo.ZoneInfo(raw)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError("must be a time zone such as Asia/Seoul") from error
-
-
-def _one_of(*values: str) -> Callable[[str], str]:
-    def parse(raw: str) -> str:
-        if raw not in values:
-            raise ValueError("must be one of " + ", ".join(values))
-        return raw
-
-    return parse
-
-
-CHANNELS = ("file", "email", "webhook")
-
-
-def _webhook_secrets(raw: str) -> tuple[str, ...]:
-    for secret in raw.split():
-        # Standard Webhooks: 24 to 64 bytes, in base64.
-        if not re.fullmatch(r"whsec_([A-Za-z0-9+/]{4}){8,21}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", secret):
-            raise ValueError("must be secrets such as whsec_…, each with 24 to 64 bytes in base64, the newest first")
-    return tuple(raw.split())
-
-
-def _channels(raw: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in raw.split(","))
-    if not set(names) <= set(CHANNELS) or len(set(names)) != len(names):
-        raise ValueError("must be a comma-separated list of " + ", ".join(CHANNELS) + ", each at most once")
-    return names
 
 
 def setting(env: str, default: str, parse: Callable[[str], Any], help_text: str) -> Any:
@@ -221,135 +38,143 @@ def setting(env: str, default: str, parse: Callable[[str], Any], help_text: str)
 class Settings:
     """All settings, checked."""
 
-    port: int = setting("PORT", "8000", _integer(1, 65535), "Port that the web server listens on.")
+    port: int = setting("PORT", "8000", values.integer(1, 65535), "Port that the web server listens on.")
     host: str = setting(
-        "COUPON_HOST", "127.0.0.1", _address, "Address that the web server listens on; 0.0.0.0 for all."
+        "COUPON_HOST", "127.0.0.1", values.address, "Address that the web server listens on; 0.0.0.0 for all."
     )
-    web_processes: int = setting("WEB_CONCURRENCY", "2", _integer(1, 256), "Number of web processes.")
+    web_processes: int = setting("WEB_CONCURRENCY", "2", values.integer(1, 256), "Number of web processes.")
     database_url: str = setting(
         "DATABASE_URL",
         "",
-        _postgresql_url,
+        values.postgresql_url,
         "PostgreSQL 15 or newer, as a URL: one server, or a primary and its standbys.",
     )
     redis_url: str = setting(
-        "REDIS_URL", "", _redis, "Redis or Valkey, as a URL: one server, behind Sentinels, or a cluster."
+        "REDIS_URL", "", values.redis, "Redis or Valkey, as a URL: one server, behind Sentinels, or a cluster."
     )
     rq_url: str = setting(
-        "COUPON_RQ_URL", "", _queue, "Redis or Valkey of the queue, where it is not that of REDIS_URL; no cluster."
+        "COUPON_RQ_URL",
+        "",
+        values.queue,
+        "Redis or Valkey of the queue, where it is not that of REDIS_URL; no cluster.",
     )
     secret_key: str = setting(
         "COUPON_SECRET_KEY",
         "",
-        _secret,
+        values.secret,
         "Signs the pages' session cookie (CSRF token, notices); at least 32 bytes, the same in every process.",
     )
-    jwt_secret: str = setting("COUPON_JWT_SECRET", "", _secret, "Shared secret of HS256 tokens; at least 32 bytes.")
+    jwt_secret: str = setting(
+        "COUPON_JWT_SECRET", "", values.secret, "Shared secret of HS256 tokens; at least 32 bytes."
+    )
     jwt_jwks: str = setting(
         "COUPON_JWT_JWKS",
         "",
-        _text,
+        values.text,
         "File or URL of the key set (JWKS) of RS256, ES256 or EdDSA tokens; instead of the secret.",
     )
-    jwt_audience: str = setting("COUPON_JWT_AUDIENCE", "coupon", _text, "Audience that a token must name.")
-    jwt_issuer: str = setting("COUPON_JWT_ISSUER", "", _text, "Issuer that a token must name, where set.")
-    limit_user: str = setting("COUPON_LIMIT_USER", "5/minute", _rate, "Attempts to issue per user.")
+    jwt_audience: str = setting("COUPON_JWT_AUDIENCE", "coupon", values.text, "Audience that a token must name.")
+    jwt_issuer: str = setting("COUPON_JWT_ISSUER", "", values.text, "Issuer that a token must name, where set.")
+    limit_user: str = setting("COUPON_LIMIT_USER", "5/minute", values.rate, "Attempts to issue per user.")
     limit_global: str = setting(
-        "COUPON_LIMIT_GLOBAL", "30000/minute", _rate, "Attempts to issue of all users together."
+        "COUPON_LIMIT_GLOBAL", "30000/minute", values.rate, "Attempts to issue of all users together."
     )
     limit_process: str = setting(
-        "COUPON_LIMIT_PROCESS", "", _rate, "Attempts to issue in one web process; unset: no limit."
+        "COUPON_LIMIT_PROCESS", "", values.rate, "Attempts to issue in one web process; unset: no limit."
     )
     limit_address: str = setting(
         "COUPON_LIMIT_ADDRESS",
         "",
-        _rate,
+        values.rate,
         "Attempts to issue per client address; unset: no limit, since mobile carriers put many behind one.",
     )
     deadline_ms: int = setting(
         "COUPON_DEADLINE_MS",
         "1000",
-        _integer(100, 60_000),
+        values.integer(100, 60_000),
         "The most that one issue request may wait, in milliseconds: for a connection, a lock, the statement.",
     )
     pool_issue: int = setting(
-        "COUPON_POOL_ISSUE", "2", _integer(1, 100), "Connections per web process that issue coupons."
+        "COUPON_POOL_ISSUE", "2", values.integer(1, 100), "Connections per web process that issue coupons."
     )
     pool_read: int = setting(
-        "COUPON_POOL_READ", "4", _integer(1, 100), "Connections per web process that answer look-ups."
+        "COUPON_POOL_READ", "4", values.integer(1, 100), "Connections per web process that answer look-ups."
     )
     queue_issue: int = setting(
         "COUPON_QUEUE_ISSUE",
         "500",
-        _integer(1, 10_000),
+        values.integer(1, 10_000),
         "Attempts per web process that may wait for their turn; one more is answered 503 at once.",
     )
     queue_read: int = setting(
         "COUPON_QUEUE_READ",
         "200",
-        _integer(1, 10_000),
+        values.integer(1, 10_000),
         "Look-ups per web process that may wait for a connection; one more is answered 503 at once.",
     )
     backlog_ms: int = setting(
         "COUPON_BACKLOG_MS",
         "25",
-        _integer(0, 60_000),
+        values.integer(0, 60_000),
         "What has waited for its turn for longer is refused, in milliseconds, in a process that is behind for longer "
         "than the deadline; 0: never.",
     )
     client_timeout_s: int = setting(
         "COUPON_CLIENT_TIMEOUT_S",
         "10",
-        _integer(1, 300),
+        values.integer(1, 300),
         "Seconds that a client may take to send a request's head, again for its body, and again to take the answer.",
     )
     breaker_window: int = setting(
-        "COUPON_BREAKER_WINDOW", "100", _integer(1, 100_000), "How many of the last calls the circuit breaker looks at."
+        "COUPON_BREAKER_WINDOW",
+        "100",
+        values.integer(1, 100_000),
+        "How many of the last calls the circuit breaker looks at.",
     )
     breaker_failure_rate: int = setting(
-        "COUPON_BREAKER_FAILURE_RATE", "50", _integer(1, 100), "Share of failures at which it opens, in percent."
+        "COUPON_BREAKER_FAILURE_RATE", "50", values.integer(1, 100), "Share of failures at which it opens, in percent."
     )
     breaker_min_calls: int = setting(
-        "COUPON_BREAKER_MIN_CALLS", "100", _integer(1, 100_000), "It decides nothing before so many calls."
+        "COUPON_BREAKER_MIN_CALLS", "100", values.integer(1, 100_000), "It decides nothing before so many calls."
     )
     breaker_open_s: int = setting(
-        "COUPON_BREAKER_OPEN_S", "5", _integer(1, 3600), "How long it stays open, in seconds."
+        "COUPON_BREAKER_OPEN_S", "5", values.integer(1, 3600), "How long it stays open, in seconds."
     )
     breaker_half_open_calls: int = setting(
-        "COUPON_BREAKER_HALF_OPEN_CALLS", "10", _integer(1, 1000), "Calls that it then lets through to decide."
+        "COUPON_BREAKER_HALF_OPEN_CALLS", "10", values.integer(1, 1000), "Calls that it then lets through to decide."
     )
     breaker_slow_ms: int = setting(
         "COUPON_BREAKER_SLOW_MS",
         "0",
-        _integer(0, 60_000),
+        values.integer(0, 60_000),
         "A longer call is slow, in milliseconds; 0: none is.",
     )
     breaker_slow_rate: int = setting(
-        "COUPON_BREAKER_SLOW_RATE", "100", _integer(1, 100), "Share of slow calls at which it opens, in percent."
+        "COUPON_BREAKER_SLOW_RATE", "100", values.integer(1, 100), "Share of slow calls at which it opens, in percent."
     )
     trusted_proxies: int = setting(
-        "COUPON_TRUSTED_PROXIES", "0", _integer(0, 10), "Hops of X-Forwarded-For and -Proto that are believed."
+        "COUPON_TRUSTED_PROXIES", "0", values.integer(0, 10), "Hops of X-Forwarded-For and -Proto that are believed."
     )
     allowed_hosts: tuple[str, ...] = setting(
         "COUPON_ALLOWED_HOSTS",
         "localhost,127.0.0.1,[::1]",
-        _hosts,
+        values.hosts,
         "Host names that requests may name, comma-separated; one that begins with a dot covers its subdomains.",
     )
     demo_login: bool = setting(
-        "COUPON_DEMO_LOGIN", "0", _flag, "1 lets anybody log in as anybody at /login. For demos only."
+        "COUPON_DEMO_LOGIN", "0", values.flag, "1 lets anybody log in as anybody at /login. For demos only."
     )
     cookie_name: str = setting(
-        "COUPON_COOKIE_NAME", "coupon_token", _cookie_name, "Cookie in which the pages find the user's token."
+        "COUPON_COOKIE_NAME", "coupon_token", values.cookie_name, "Cookie in which the pages find the user's token."
     )
     cookie_secure: bool = setting(
-        "COUPON_COOKIE_SECURE", "1", _flag, "1 sends cookies over HTTPS only; 0 is for trials without TLS."
+        "COUPON_COOKIE_SECURE", "1", values.flag, "1 sends cookies over HTTPS only; 0 is for trials without TLS."
     )
     time_zone: zoneinfo.ZoneInfo = setting(
-        "COUPON_TIME_ZONE", "Asia/Seoul", _time_zone, "Time zone of pages, messages and times typed without one."
+        "COUPON_TIME_ZONE", "Asia/Seoul", values.time_zone, "Time zone of pages, messages and times typed without one."
     )
     notify_channels: tuple[str, ...] = setting(
-        "COUPON_NOTIFY_CHANNELS", "file", _channels, "Channels that every notification goes to, comma-separated."
+        "COUPON_NOTIFY_CHANNELS", "file", values.channels, "Channels that every notification goes to, comma-separated."
     )
     notify_dir: Path = setting(
         "COUPON_NOTIFY_DIR", "var/notifications", Path, "Directory in which the file channel leaves its messages."
@@ -357,55 +182,63 @@ class Settings:
     notify_lease_s: int = setting(
         "COUPON_NOTIFY_LEASE_S",
         "30",
-        _integer(1, 3600),
+        values.integer(1, 3600),
         "Seconds after which a notification that was handed to RQ, but not sent, is handed over again.",
     )
     notify_tries: int = setting(
-        "COUPON_NOTIFY_TRIES", "20", _integer(1, 1000), "Tries on one channel before a notification is a dead letter."
+        "COUPON_NOTIFY_TRIES",
+        "20",
+        values.integer(1, 1000),
+        "Tries on one channel before a notification is a dead letter.",
     )
     notify_give_up_h: int = setting(
         "COUPON_NOTIFY_GIVE_UP_H",
         "24",
-        _integer(1, 720),
+        values.integer(1, 720),
         "Hours after which a notification that fails is a dead letter, however few tries it had.",
     )
     notify_keep_days: int = setting(
-        "COUPON_NOTIFY_KEEP_DAYS", "30", _integer(0, 3650), "Days after which what was sent goes into the archive."
+        "COUPON_NOTIFY_KEEP_DAYS",
+        "30",
+        values.integer(0, 3650),
+        "Days after which what was sent goes into the archive.",
     )
     notify_timeout_s: int = setting(
-        "COUPON_NOTIFY_TIMEOUT_S", "10", _integer(1, 60), "The most that one try may take, in seconds."
+        "COUPON_NOTIFY_TIMEOUT_S", "10", values.integer(1, 60), "The most that one try may take, in seconds."
     )
     notify_concurrency: int = setting(
         "COUPON_NOTIFY_CONCURRENCY",
         "4",
-        _integer(1, 64),
+        values.integer(1, 64),
         "Notifications that one worker process sends on one channel at once.",
     )
     smtp_url: str = setting(
         "COUPON_SMTP_URL",
         "",
-        _smtp_url,
+        values.smtp_url,
         "Mail server of the email channel: smtp:// (STARTTLS), smtps:// (TLS) or smtp+plain:// (neither).",
     )
-    email_from: str = setting("COUPON_EMAIL_FROM", "", _email, "Address that e-mails come from.")
+    email_from: str = setting("COUPON_EMAIL_FROM", "", values.email, "Address that e-mails come from.")
     email_to: str = setting(
-        "COUPON_EMAIL_TO", "{user_id}", _email_of_user, "Address of a holder; {user_id} is the token's sub."
+        "COUPON_EMAIL_TO", "{user_id}", values.email_of_user, "Address of a holder; {user_id} is the token's sub."
     )
     email_rate: str = setting(
-        "COUPON_EMAIL_RATE", "50/second", _rate, "The most e-mails that one worker process sends."
+        "COUPON_EMAIL_RATE", "50/second", values.rate, "The most e-mails that one worker process sends."
     )
-    webhook_url: str = setting("COUPON_WEBHOOK_URL", "", _webhook_url, "Where the webhook channel posts its events.")
+    webhook_url: str = setting(
+        "COUPON_WEBHOOK_URL", "", values.webhook_url, "Where the webhook channel posts its events."
+    )
     webhook_secrets: tuple[str, ...] = setting(
         "COUPON_WEBHOOK_SECRET",
         "",
-        _webhook_secrets,
+        values.webhook_secrets,
         "Signs them: whsec_ and base64 of 24 to 64 bytes; several, to change it, are separated by spaces.",
     )
     webhook_rate: str = setting(
-        "COUPON_WEBHOOK_RATE", "350/second", _rate, "The most events that one worker process posts."
+        "COUPON_WEBHOOK_RATE", "350/second", values.rate, "The most events that one worker process posts."
     )
     webhook_private: bool = setting(
-        "COUPON_WEBHOOK_PRIVATE", "0", _flag, "1 lets the webhook lead to addresses that are not public."
+        "COUPON_WEBHOOK_PRIVATE", "0", values.flag, "1 lets the webhook lead to addresses that are not public."
     )
     metrics_dir: Path = setting(
         "COUPON_METRICS_DIR", "var/metrics", Path, "Directory that the web processes share to add up their metrics."
@@ -413,11 +246,14 @@ class Settings:
     worker_metrics_port: int = setting(
         "COUPON_WORKER_METRICS_PORT",
         "",
-        _integer(1, 65535),
+        values.integer(1, 65535),
         "Port of COUPON_HOST on which the worker shows its metrics; unset: nowhere.",
     )
     log_level: str = setting(
-        "COUPON_LOG_LEVEL", "info", _one_of("debug", "info", "warning", "error"), "Least severe level that is logged."
+        "COUPON_LOG_LEVEL",
+        "info",
+        values.one_of("debug", "info", "warning", "error"),
+        "Least severe level that is logged.",
     )
 
     def __post_init__(self) -> None:
@@ -522,20 +358,20 @@ def load(environ: Mapping[str, str] | None = None, **overrides: str) -> Settings
     """
     if environ is None:
         environ = _with_local_servers(os.environ)
-    values: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for spec in specs():
         env = str(spec.metadata["env"])
         raw = overrides.get(spec.name) or _raw_value(env, environ)
         if not raw and not (default := str(spec.metadata["default"])):
-            values[spec.name] = ""
+            found[spec.name] = ""
             continue
         try:
-            values[spec.name] = spec.metadata["parse"](raw or default)
+            found[spec.name] = spec.metadata["parse"](raw or default)
         except ValueError as error:
             # A secret's text must not reach a log.
             shown = "" if "SECRET" in env or "URL" in env else f" (is {raw!r})"
             raise ConfigurationError(f"{env} {error}{shown}") from error
-    return Settings(**values)
+    return Settings(**found)
 
 
 def _raw_value(env: str, environ: Mapping[str, str]) -> str:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import binascii
 import hmac
-import http.client
-import json
-import logging
 import re
-import threading
 import time
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jwt
@@ -21,31 +15,15 @@ from jwt.algorithms import HMACAlgorithm
 from jwt.api_jws import PyJWS
 from jwt.utils import force_bytes
 
-from couponapp.errors import ConfigurationError, Unauthenticated, Unavailable
+from couponapp.errors import Unauthenticated
+from couponapp.key_set import KEY_SET_ALGORITHMS, KeySet
 from couponapp.settings import Settings
-
-log = logging.getLogger(__name__)
 
 MAX_SUBJECT_LENGTH = 128
 MAX_TOKEN_LENGTH = 8 * 1024
 LEEWAY_S = 5  # clocks of the shop and ours may differ a little
 
 HMAC_ALGORITHMS = ["HS256"]
-KEY_SET_ALGORITHMS = ["RS256", "ES256", "EdDSA"]
-# Which type of key each algorithm takes (RFC 7518, RFC 8037). A key set is asked by algorithm,
-# so that a token cannot choose how its key is understood.
-KEY_TYPE = {"RS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
-
-REFRESH_EVERY_S = 300.0
-# An unknown key id may mean that the shop has rotated its keys: worth a look, but not one for
-# every request that an attacker sends.
-MIN_REFRESH_GAP_S = 10.0
-UNKNOWN_KEY_WAIT_S = 0.15
-FETCH_TIMEOUT_S = 3.0
-MAX_KEY_SET_BYTES = 256 * 1024
-CHUNK_BYTES = 16 * 1024
-# What reading one can raise. Whatever a key server answers, the refreshing thread must live on.
-_NO_KEY_SET = (OSError, ValueError, RecursionError, http.client.HTTPException)
 
 
 # A customer's clicks and page loads bring the same token again and again; verifying it takes as long
@@ -238,139 +216,6 @@ class KeySetVerifier:
             raise Unauthenticated()
         key = self._key_set.key(key_id, algorithm)
         return self._claims.decode(token, key, [algorithm])
-
-
-class KeySet:
-    """A JWKS (RFC 7517) from a file or URL, cached."""
-
-    def __init__(self, source: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read the keys once; later refreshes happen in the background.
-
-        Args:
-            source: a path, or a URL that begins with https:// or http://.
-            clock: monotonic, in seconds.
-
-        Raises:
-            ConfigurationError: a file that cannot be read or is no key set. A URL that does not
-                answer at start is tried again in the background.
-        """
-        self._source = source
-        self._clock = clock
-        self._keys: Mapping[tuple[str | None, str], Any] = {}
-        self.generation = 0
-        self._wanted = threading.Event()
-        self._refreshed = threading.Condition()
-        self._refreshing = False
-        self._next_refresh_s = clock() + MIN_REFRESH_GAP_S
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        try:
-            self._keys = self._read()
-        except _NO_KEY_SET as error:
-            if not _is_url(source):
-                raise ConfigurationError(f"COUPON_JWT_JWKS: cannot use {source}: {error}") from error
-            log.warning("key set: %s does not answer (%s); trying again", source, error)
-
-    def key(self, key_id: str | None, algorithm: str) -> Any:
-        """The key for an id and algorithm.
-
-        An unknown id wakes the background refresh and waits for it shortly; at most one refresh
-        runs in `MIN_REFRESH_GAP_S` seconds, and whoever comes in between is answered at once.
-
-        Raises:
-            Unauthenticated: there is no such key.
-            Unavailable: no key set has been read yet, so that nobody can be told from anybody.
-        """
-        self._ensure_thread()
-        wanted = (key_id, KEY_TYPE[algorithm])
-        if wanted not in self._keys and self._ask_for_refresh():
-            with self._refreshed:
-                self._refreshed.wait_for(lambda: wanted in self._keys or not self._refreshing, UNKNOWN_KEY_WAIT_S)
-        try:
-            return self._keys[wanted]
-        except KeyError:
-            if not self._keys:
-                raise Unavailable("no key set has been read yet") from None
-            raise Unauthenticated() from None
-
-    def _ask_for_refresh(self) -> bool:
-        with self._lock:
-            if self._refreshing:
-                return True
-            if self._clock() < self._next_refresh_s:
-                return False
-            self._next_refresh_s = self._clock() + MIN_REFRESH_GAP_S
-            self._refreshing = True
-        self._wanted.set()
-        return True
-
-    def _ensure_thread(self) -> None:
-        # At first use and not at construction: a thread does not survive gunicorn's fork.
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._refresh_forever, name="key-set", daemon=True)
-                    self._thread.start()
-
-    def _refresh_forever(self) -> None:
-        while True:
-            self._wanted.wait(REFRESH_EVERY_S if self._keys else MIN_REFRESH_GAP_S)
-            self._wanted.clear()
-            try:
-                self._keys = self._read()
-                self.generation += 1
-            except _NO_KEY_SET as error:
-                log.warning("key set: keeping the old keys, %s: %s", self._source, error)
-            finally:
-                with self._refreshed:
-                    self._refreshing = False
-                    self._refreshed.notify_all()
-
-    def _read(self) -> Mapping[tuple[str | None, str], Any]:
-        document = json.loads(self._read_bytes())
-        if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
-            raise ValueError("not a key set: no list «keys»")
-        return _parse_keys(document["keys"])
-
-    def _read_bytes(self) -> bytes:
-        if not _is_url(self._source):
-            return Path(self._source).read_bytes()
-        with urllib.request.urlopen(self._source, timeout=FETCH_TIMEOUT_S) as response:  # noqa: S310  # http(s): see _is_url
-            # The time-out is per read: a server that sends a byte now and then needs a bound too.
-            give_up_s, body = time.monotonic() + FETCH_TIMEOUT_S, b""
-            while part := response.read1(CHUNK_BYTES):
-                body += part
-                if len(body) > MAX_KEY_SET_BYTES:
-                    raise ValueError(f"larger than {MAX_KEY_SET_BYTES} bytes")
-                if time.monotonic() > give_up_s:
-                    raise TimeoutError("sent too slowly")
-            return body
-
-
-def _parse_keys(entries: list[Any]) -> dict[tuple[str | None, str], Any]:
-    keys: dict[tuple[str | None, str], Any] = {}
-    for entry in entries:
-        # A set may hold keys for other purposes and of types that are not ours; a shared
-        # secret («oct») in a public key set would be a mistake and is not taken either.
-        if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
-            continue
-        algorithm = next((a for a, kty in KEY_TYPE.items() if kty == entry.get("kty")), None)
-        key_id = entry.get("kid")
-        if algorithm is None or entry.get("alg", algorithm) != algorithm or not isinstance(key_id, str | None):
-            continue
-        try:
-            key = jwt.PyJWK(entry, algorithm).key
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
-            log.warning("key set: leaving out key %r: %s", key_id, error)
-            continue
-        keys[(key_id, entry["kty"])] = key
-    if not keys:
-        raise ValueError("no key for " + ", ".join(KEY_SET_ALGORITHMS))
-    return keys
-
-
-def _is_url(source: str) -> bool:
-    return source.startswith(("https://", "http://"))
 
 
 def _check_length(token: str) -> None:

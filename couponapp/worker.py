@@ -25,7 +25,8 @@ from couponapp.notifying.channels.webhook import WebhookChannel
 from couponapp.notifying.pace import Pace
 from couponapp.notifying.relay import Relay
 from couponapp.notifying.rq_worker import ChannelWorker
-from couponapp.settings import CHANNELS, Settings
+from couponapp.setting_values import CHANNELS
+from couponapp.settings import Settings
 from couponapp.signals import StopSignal
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.storage.redis import connect

@@ -14,7 +14,7 @@ from itsdangerous import BadSignature
 from prometheus_client import Counter
 from werkzeug.sansio.utils import get_host
 
-from couponapp import metrics, settings
+from couponapp import metrics, setting_values, settings
 from couponapp.errors import (
     ConnectionLost,
     InvalidRequest,
@@ -82,7 +82,7 @@ def create_app(config: Settings | None = None) -> Flask:
         # One byte more, because a chunked body is cut off here without a word: see check_body.
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES + 1,
         MAX_FORM_PARTS=20,
-        SESSION_COOKIE_NAME=settings.SESSION_COOKIE,
+        SESSION_COOKIE_NAME=setting_values.SESSION_COOKIE,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=config.cookie_secure,
         SEND_FILE_MAX_AGE_DEFAULT=300,  # their addresses carry no version

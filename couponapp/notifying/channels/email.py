@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from couponapp.errors import ChannelFailed
 from couponapp.notifying.messages import render
 from couponapp.notifying.outbox import Notice
-from couponapp.settings import EMAIL
+from couponapp.setting_values import EMAIL
 from couponapp.storage.watchdog import Watchdog
 
 MAX_ADDRESS = 254
