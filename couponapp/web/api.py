@@ -11,7 +11,7 @@ from couponapp.issuing import issuances
 from couponapp.issuing.catalogue import Coupon
 from couponapp.issuing.issuances import Issuance
 from couponapp.issuing.issue import Attempt, Outcome
-from couponapp.web import inputs
+from couponapp.web import holdings, inputs
 from couponapp.web.answers import answer, retry_after, timestamp
 from couponapp.web.attempt import attempt_to_issue
 from couponapp.web.parts import parts
@@ -68,13 +68,7 @@ def my_coupons() -> Response:
     """The caller's issuances, newest first."""
     user_id = parts().identity.of_bearer(request.environ)
     parts().backlog.check()
-    limit, before_id = inputs.page()
-    # One more than asked for tells whether another page follows.
-    found = issuances.list_of_holder(
-        parts().read_pool, user_id, limit=limit + 1, before_id=before_id or issuances.NEWEST
-    )
-    page, more = found[:limit], len(found) > limit
-    next_cursor = inputs.encode_cursor(page[-1].id) if more else None
+    page, next_cursor = holdings.asked_page(user_id)
     return answer("OK", {"issuances": [issuance_json(one) for one in page], "nextCursor": next_cursor})
 
 

@@ -11,10 +11,9 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from couponapp import tokens
 from couponapp.errors import CouponNotFound, TooManyRequests, Unauthenticated, Unavailable
-from couponapp.issuing import issuances
 from couponapp.issuing.catalogue import Coupon, Status
 from couponapp.issuing.issue import Outcome
-from couponapp.web import inputs
+from couponapp.web import holdings, inputs
 from couponapp.web.answers import language, message
 from couponapp.web.attempt import attempt_to_issue
 from couponapp.web.failures import note
@@ -78,12 +77,7 @@ def my_coupons() -> BaseResponse:
     if user_id is None:
         return _to_login(url_for(".my_coupons"))
     parts().backlog.check()
-    limit, before_id = inputs.page()
-    found = issuances.list_of_holder(
-        parts().read_pool, user_id, limit=limit + 1, before_id=before_id or issuances.NEWEST
-    )
-    held, more = found[:limit], len(found) > limit
-    next_cursor = inputs.encode_cursor(held[-1].id) if more else None
+    held, next_cursor = holdings.asked_page(user_id)
     return _page("my_coupons.html", held=held, next_cursor=next_cursor, now=datetime.now(UTC))
 
 
