@@ -74,6 +74,13 @@ def redis_url(redis_server_url: str) -> str:
     return redis_server_url
 
 
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """A client of that database."""
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
 @pytest.fixture(scope="session")
 def template(postgres_url: str) -> Iterator[str]:
     """A database built from the migrations, to be cloned."""

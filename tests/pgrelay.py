@@ -7,12 +7,12 @@ the commit.
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from urllib.parse import urlsplit, urlunsplit
+
+from loadtest.faults.relay import Relay
 
 READY_FOR_QUERY = b"Z"
 # The login, and the look of `couponapp.storage.session` at the new connection: neither counts, nor gets lost.
@@ -20,55 +20,23 @@ BEFORE_USE = 2
 PARAMETER_STATUS = b"S"
 
 
-class PgRelay:
-    """Passes everything on, except what it is told to lose or change."""
+class PgRelay(Relay):
+    """Passes everything on, except what it is told to lose or change.
 
-    def __init__(self, upstream: tuple[str, int]) -> None:
-        self._upstream = upstream
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
-        self.port: int = self._listener.getsockname()[1]
+    Attributes:
+        round_trips: how many answers were complete.
+        lost: how many of them it has lost.
+        loses_next: asked at the end of each.
+        server_version: what it says that the server's is, instead of the truth.
+        url: the same database, through this relay and without TLS.
+    """
+
+    def __init__(self, url: str) -> None:
         self.round_trips = 0
         self.lost = 0
-        self.loses: Callable[[], bool] = lambda: False
+        self.loses_next: Callable[[], bool] = lambda: False
         self.server_version: bytes | None = None
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def url(self, url: str) -> str:
-        """The same database, through this relay and without TLS."""
-        parts = urlsplit(url)
-        userinfo = parts.netloc.rpartition("@")[0]
-        return urlunsplit(parts._replace(netloc=f"{userinfo}@127.0.0.1:{self.port}", query="sslmode=disable"))
-
-    def close(self) -> None:
-        """End all connections and accept no more."""
-        self._listener.close()
-        with self._lock:
-            for one in self._sockets:
-                _close(one)
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        try:
-            server = socket.create_connection(self._upstream)
-        except OSError:
-            _close(client)
-            return
-        for one in (client, server):
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with self._lock:
-            self._sockets += [client, server]
-        threading.Thread(target=_pump, args=(client, server), daemon=True).start()
-        with contextlib.suppress(OSError):
-            self._answer(client, server)
-        _close(client)
-        _close(server)
+        super().__init__(urlunsplit(urlsplit(url)._replace(query="sslmode=disable")))
 
     def _answer(self, client: socket.socket, server: socket.socket) -> None:
         stream = server.makefile("rb")
@@ -93,30 +61,13 @@ class PgRelay:
     def _is_lost(self) -> bool:
         with self._lock:
             self.round_trips += 1
-            lost = self.loses()
+            lost = self.loses_next()
             self.lost += lost
             return lost
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    _close(target)
-
-
-def _close(one: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        one.shutdown(socket.SHUT_RDWR)
-    one.close()
 
 
 @contextmanager
 def relay_to(url: str) -> Iterator[PgRelay]:
     """A relay in front of the server of this URL."""
-    parts = urlsplit(url)
-    relay = PgRelay((parts.hostname or "127.0.0.1", parts.port or 5432))
-    try:
+    with closing(PgRelay(url)) as relay:
         yield relay
-    finally:
-        relay.close()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from standardwebhooks import Webhook
+
+from loadtest.faults.receiving import Behaviour, answers, receiving
 
 SECRET = "whsec_" + base64.b64encode(b"a-webhook-secret-of-32-bytes-123").decode()
 
@@ -29,9 +30,6 @@ class Request:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
-
-
-Behaviour = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Receiver:
@@ -52,6 +50,10 @@ class Receiver:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hooks?from=coupons"
 
+    def count_connection(self) -> None:
+        """One more client has connected."""
+        self.connections += 1
+
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
         """Take one request."""
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
@@ -64,21 +66,8 @@ class Receiver:
             behave = self.next.popleft() if self.next else self.always
             if behave is None:
                 self.accepted[key] += 1
-        (behave or answer(204))(handler)
+        (behave or answers(204))(handler)
         self.after(key)
-
-
-def answer(status: int, **headers: str) -> Behaviour:
-    """Answer like this."""
-
-    def behave(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-
-    return behave
 
 
 def hang(until: threading.Event) -> Behaviour:
@@ -115,51 +104,9 @@ def say(words: bytes) -> Behaviour:
     return behave
 
 
-def close_after(torn: bytes) -> Behaviour:
-    """Close when so much is said."""
-
-    def behave(handler: BaseHTTPRequestHandler) -> None:
-        handler.wfile.write(torn)
-        handler.wfile.flush()
-        handler.connection.shutdown(socket.SHUT_RDWR)
-        handler.close_connection = True
-
-    return behave
-
-
 @contextmanager
 def running_receiver() -> Iterator[Receiver]:
     """Listen on loopback until the block ends."""
     receiver = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def setup(self) -> None:
-            super().setup()
-            receiver.connections += 1
-
-        def do_POST(self) -> None:
-            receiver.handle(self)
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, *_: Any) -> None:
-            """A client that was killed is no error of ours."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    receiver.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with receiving(receiver.handle, connected=receiver.count_connection) as receiver.port:
         yield receiver
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)

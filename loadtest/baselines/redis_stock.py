@@ -12,12 +12,12 @@ import secrets
 import threading
 import time
 
-import jwt
 import psycopg
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, g, jsonify
 from redis import BlockingConnectionPool, Redis
 
 from couponapp import settings
+from loadtest.baselines.caller import identify
 
 MAX_CONNECTIONS = 50
 # Often, so that what it costs is seen in the turn in which it was caused.
@@ -59,15 +59,7 @@ _loading = threading.Lock()
 
 app = Flask("redis-stock")
 app.extensions["couponapp"] = None
-
-
-@app.before_request
-def identify() -> None:
-    """Verify the token as ours does."""
-    header = request.headers.get("Authorization", "")
-    if header:
-        token = header.removeprefix("Bearer ")
-        g.user = jwt.decode(token, _settings.jwt_secret, algorithms=["HS256"], audience=_settings.jwt_audience)["sub"]
+app.before_request(identify)
 
 
 @app.get("/livez")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -45,6 +45,20 @@ class Stage:
     beside: object = None
     moved_to: str = ""
     broken: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def answers_late(self, delay_s: float) -> Iterator[None]:
+        """Whoever stands behind the relay answers late until the block ends.
+
+        Args:
+            delay_s: how late, in seconds.
+        """
+        assert self.relay is not None
+        self.relay.delay_s = delay_s
+        try:
+            yield
+        finally:
+            self.relay.delay_s = 0.0
 
 
 class Behind(Enum):

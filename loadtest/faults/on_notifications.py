@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 import psutil
 
 from loadtest.faults.notifying import CHANNEL, QUEUE, NotificationFault, Scene, wait_for
-from loadtest.faults.shop import Behaviour, answers, closes_half_way
+from loadtest.faults.receiving import Behaviour, answers, closes_after
 
 RELAY = "relay"
 PATIENCE_S = 2
@@ -126,6 +126,8 @@ FAULTS = (
     ),
     NotificationFault(name="notifications: shop hangs", happens=shop_that(lambda scene: scene.shop.hangs), fails=True),
     NotificationFault(
-        name="notifications: shop hangs up half-way", happens=shop_that(lambda _: closes_half_way), fails=True
+        name="notifications: shop hangs up half-way",
+        happens=shop_that(lambda _: closes_after(b"HTTP/1.1 200 O")),
+        fails=True,
     ),
 )

@@ -182,15 +182,9 @@ def connections_cut(stage: Stage) -> Iterator[None]:
         db.execute(CUT_POOLS)
 
 
-@contextmanager
-def slowed(stage: Stage) -> Iterator[None]:
+def slowed(stage: Stage) -> AbstractContextManager[None]:
     """Each answer comes late, so that the connections are never free."""
-    assert stage.relay is not None
-    stage.relay.delay_s = SLOW_S
-    try:
-        yield
-    finally:
-        stage.relay.delay_s = 0.0
+    return stage.answers_late(SLOW_S)
 
 
 REFUSED = answers(201, 503)

@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
+from loadtest.client import HOST
+
+CHUNK_BYTES = 65536
+
 
 class Relay:
     """Passes everything on, the server's answers after `delay_s` seconds.
@@ -29,11 +33,12 @@ class Relay:
         """
         self.delay_s = 0.0
         self.loses: Callable[[bytes], bool] = passes_all
-        self._parts = urlsplit(url)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        userinfo = self._parts.netloc.rpartition("@")[0]
+        parts = urlsplit(url)
+        self._upstream = (parts.hostname or HOST, parts.port or 0)
+        self._listener = socket.create_server((HOST, 0))
+        userinfo = parts.netloc.rpartition("@")[0]
         self.port: int = self._listener.getsockname()[1]
-        self.url = urlunsplit(self._parts._replace(netloc=f"{userinfo}@127.0.0.1:{self.port}"))
+        self.url = urlunsplit(parts._replace(netloc=f"{userinfo}@{HOST}:{self.port}"))
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -48,35 +53,44 @@ class Relay:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                self._serve(self._listener.accept()[0])
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
         try:
-            server = socket.create_connection((self._parts.hostname or "127.0.0.1", self._parts.port or 0))
+            server = socket.create_connection(self._upstream)
         except OSError:
             _close(client)
             return
+        for one in (client, server):
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._lock:
             self._sockets += [client, server]
-        for source, target, late in ((client, server, False), (server, client, True)):
-            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._pump, args=(source, target, late), daemon=True).start()
-
-    def _pump(self, source: socket.socket, target: socket.socket, late: bool) -> None:
+        threading.Thread(target=_pump, args=(client, server), daemon=True).start()
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if late:
-                    time.sleep(self.delay_s)
-                    if self.loses(data):
-                        break
-                target.sendall(data)
-        _close(source)
-        _close(target)
+            self._answer(client, server)
+        _close(server)
+        _close(client)
+
+    def _answer(self, client: socket.socket, server: socket.socket) -> None:
+        while data := server.recv(CHUNK_BYTES):
+            time.sleep(self.delay_s)
+            if self.loses(data):
+                return
+            client.sendall(data)
 
 
 def passes_all(_: bytes) -> bool:
     """Loses nothing."""
     return False
+
+
+def _pump(client: socket.socket, server: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := client.recv(CHUNK_BYTES):
+            server.sendall(data)
+    _close(client)
+    _close(server)
 
 
 def _close(one: socket.socket) -> None:
@@ -88,8 +102,5 @@ def _close(one: socket.socket) -> None:
 @contextmanager
 def relay_to(url: str) -> Iterator[Relay]:
     """A relay in front of the server of this URL."""
-    relay = Relay(url)
-    try:
+    with contextlib.closing(Relay(url)) as relay:
         yield relay
-    finally:
-        relay.close()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import BaseHTTPRequestHandler
 
-from loadtest.client import HOST
+from loadtest.faults.receiving import Behaviour, answers, receiving
 
 # Longer than any try lasts.
 HANG_S = 60.0
-Behaviour = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Shop:
@@ -63,56 +60,12 @@ class Shop:
         handler.close_connection = True
 
 
-def answers(status: int, **headers: str) -> Behaviour:
-    """Answer like this."""
-
-    def behave(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-
-    return behave
-
-
-def closes_half_way(handler: BaseHTTPRequestHandler) -> None:
-    """Begin an answer, and hang up."""
-    handler.wfile.write(b"HTTP/1.1 200 O")
-    handler.wfile.flush()
-    handler.connection.shutdown(socket.SHUT_RDWR)
-    handler.close_connection = True
-
-
 @contextmanager
 def running_shop() -> Iterator[Shop]:
     """Listen on loopback until the block ends."""
     shop = Shop()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_POST(self) -> None:
-            shop.take(self)
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: Any) -> None:
-            """A client that was killed is no error of ours."""
-
-    server = Server((HOST, 0), Handler)
-    shop.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield shop
-    finally:
-        shop.over.set()
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with receiving(shop.take) as shop.port:
+        try:
+            yield shop
+        finally:
+            shop.over.set()

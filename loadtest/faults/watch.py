@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from couponapp.metrics import BREAKER_STATE, LIMITS_SHARED
 from loadtest.client import HOST
+from loadtest.faults.beside import running_beside
 from loadtest.service import WEB_PROCESSES
 
 POLL_S = 0.5
@@ -36,24 +35,15 @@ class Watch:
         self.without_redis = False
         self._port = port
         self._all_with_redis = False
-        self._over = threading.Event()
 
-    @contextmanager
-    def looking(self) -> Iterator[None]:
+    def looking(self) -> AbstractContextManager[None]:
         """Look during the block."""
-        thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            thread.join()
-
-    def _run(self) -> None:
         # A circuit stays open for seconds, and each process tells its state every two.
-        while not self._over.wait(POLL_S):
-            if shown := samples(self._port):
-                self._note(shown)
+        return running_beside(self._look, every_s=POLL_S)
+
+    def _look(self) -> None:
+        if shown := samples(self._port):
+            self._note(shown)
 
     def _note(self, shown: list[Sample]) -> None:
         self.circuit_opened |= any(one.name == CIRCUIT and one.labels["state"] == "open" and one.value for one in shown)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
+from loadtest.faults.beside import running_beside
 from loadtest.report import percentiles_ms
 
 NAP_S = 0.05
@@ -23,30 +22,21 @@ class Yardstick:
 
     def __init__(self) -> None:
         self._waited_s: list[float] = []
-        self._over = threading.Event()
 
     @property
     def waited_ms(self) -> float:
         """How long a little work waited for a processor, at p99, in milliseconds."""
         return percentiles_ms(self._waited_s)[99]
 
-    @contextmanager
-    def measuring(self) -> Iterator[None]:
+    def measuring(self) -> AbstractContextManager[None]:
         """Measure during the block, in a thread of this process, which has little else to do."""
-        thread = threading.Thread(target=self._run, name="yardstick", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            thread.join()
+        return running_beside(self._work, every_s=NAP_S)
 
-    def _run(self) -> None:
-        while not self._over.wait(NAP_S):
-            began_s, worked_s = time.perf_counter(), time.thread_time()
-            while (done_s := time.thread_time() - worked_s) < WORK_S:
-                pass
-            self._waited_s.append(time.perf_counter() - began_s - done_s)
+    def _work(self) -> None:
+        began_s, worked_s = time.perf_counter(), time.thread_time()
+        while (done_s := time.thread_time() - worked_s) < WORK_S:
+            pass
+        self._waited_s.append(time.perf_counter() - began_s - done_s)
 
 
 def wait_until_quiet(timeout_s: float) -> None:

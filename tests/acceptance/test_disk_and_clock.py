@@ -24,13 +24,12 @@ from couponapp.storage.pool import Pool, Timeouts
 from loadtest.client import Reply, request_bytes
 from loadtest.faults import preload
 from loadtest.faults.preload import Control
-from tests.breakable import Site, breakable_site
+from tests.breakable import Site, impatient_site
 from tests.crowd import ask, crowd, out_of_bounds, wait_until_it_issues
 from tests.servers import Web, own_postgres, running_web, wait_until
 
 pytestmark = pytest.mark.skipif(bool(preload.missing()) and not os.environ.get("CI"), reason=preload.missing())
 
-DEADLINE_MS = 500
 CROWD = 32
 TIMEOUT_S = 30.0
 HOUR_S = 3600
@@ -65,10 +64,8 @@ class Stand:
 
 @pytest.fixture(scope="module")
 def all_of_it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    # The circuit has tests of its own: here it must not refuse what is to meet the fault.
-    closed = {"COUPON_BREAKER_WINDOW": "100000", "COUPON_BREAKER_MIN_CALLS": "100000"}
     directory, of_web = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("web")
-    with breakable_site(directory, COUPON_DEADLINE_MS=str(DEADLINE_MS), **closed) as site:
+    with impatient_site(directory) as site:
         postgres, clock_of_web = Control(directory, disk=site.postgres.data), Control(of_web, disk=of_web)
         postgres.take_over(site.postgres, directory)
         with running_web(directory, {**site.environ, **clock_of_web.environ}) as web:

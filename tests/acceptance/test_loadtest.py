@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -111,11 +110,11 @@ def test_a_kept_connection_that_the_server_has_let_go_of_is_made_anew_and_no_ans
 def test_a_relay_passes_on_and_makes_answers_late(stalling: int) -> None:
     Stalling.go.set()
     with relay_to(f"http://127.0.0.1:{stalling}") as relay:
-        connection = Connection(urlsplit(relay.url).port or 0)
+        connection = Connection(relay.port)
         assert connection.exchange(request_bytes("GET", "/")).status == 200
         relay.delay_s = 0.5
         began_s = time.monotonic()
         assert connection.exchange(request_bytes("GET", "/")).status == 200
         assert time.monotonic() - began_s >= 0.5
         connection.close()
-    assert Connection(urlsplit(relay.url).port or 0).exchange(request_bytes("GET", "/")).status == 0
+    assert Connection(relay.port).exchange(request_bytes("GET", "/")).status == 0

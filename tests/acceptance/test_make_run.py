@@ -274,7 +274,7 @@ def test_too_old_a_server_is_one_clear_line(
 ) -> None:
     with relay_to(database_url) as relay:
         relay.server_version = b"13.22"
-        old = relay.url(database_url)
+        old = relay.url
         said = one_line(start_supervisor(tmp_path, {**environ, "DATABASE_URL": old, "REDIS_URL": redis_url}))
     assert "PostgreSQL 13; 15 or newer is needed" in said
 

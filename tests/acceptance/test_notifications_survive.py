@@ -17,9 +17,10 @@ import pytest
 
 from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
+from loadtest.faults.receiving import answers, closes_after
 from tests.notification_stage import HEAL_S, Stage, frozen
 from tests.notifying import count, issue_to
-from tests.receiver import answer, close_after, hang
+from tests.receiver import hang
 from tests.servers import wait_until
 
 NewCoupon = Callable[..., int]
@@ -105,7 +106,7 @@ def once(on: Stage, act: Callable[[], object]) -> Callable[[str], None]:
 def chaos(on: Stage, coupon_id: int, seconds: float, issuances: int, seed: int) -> list[int]:
     """Issue while everything is killed; returns the issuances once nobody is killed any more."""
     dice, released = random.Random(seed), threading.Event()
-    misbehaviours = [answer(500), answer(429, Retry_After="1"), close_after(b"HTTP/1.1 2"), hang(released)]
+    misbehaviours = [answers(500), answers(429, Retry_After="1"), closes_after(b"HTTP/1.1 2"), hang(released)]
     acts: list[Callable[[], object]] = [
         lambda: on.worker.kill("relay"),
         lambda: on.worker.kill("webhook"),

@@ -80,13 +80,13 @@ def test_forced_closed_it_does_not_trip_however_postgresql_fares(
     new_coupon: NewCoupon,
     bearer: Bearer,
 ) -> None:
-    quick = {"COUPON_BREAKER_WINDOW": "4", "DATABASE_URL": relay.url(database_url)}
+    quick = {"COUPON_BREAKER_WINDOW": "4", "DATABASE_URL": relay.url}
     app, coupon_id = make_app(settings.load({**environ, **quick})), new_coupon()
     client, parts = app.test_client(), app.extensions["couponapp"]
     force(pool, "closed")
     parts.switches.refresh()
     assert attempt(client, coupon_id, bearer("kim")) == 201
-    relay.loses = lambda: True
+    relay.loses_next = lambda: True
     assert [attempt(client, coupon_id, bearer(f"user-{number}")) for number in range(6)] == [503] * 6
     assert parts.breaker.refused == 0
     # Whoever reads the switch cannot either; what was decided stays decided.

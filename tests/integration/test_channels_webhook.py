@@ -18,7 +18,8 @@ from couponapp.local.postgres import free_port
 from couponapp.notifying.channels.addresses import connect, is_public
 from couponapp.notifying.channels.webhook import WebhookChannel
 from couponapp.notifying.outbox import Notice
-from tests.receiver import SECRET, Behaviour, Receiver, answer, close_after, drip, hang, running_receiver, say
+from loadtest.faults.receiving import Behaviour, answers, closes_after
+from tests.receiver import SECRET, Receiver, drip, hang, running_receiver, say
 from tests.servers import ROOT
 
 MOMENT = datetime(2026, 11, 23, 2, 36, 58, 796_000, UTC)
@@ -110,7 +111,7 @@ def test_each_thread_has_a_connection_of_its_own(receiver: Receiver, channel: Ma
 
 def test_a_kept_connection_that_was_closed_is_made_again(receiver: Receiver, channel: Make) -> None:
     def answer_and_close(handler: object) -> None:
-        answer(204)(handler)  # type: ignore[arg-type]  # it is one
+        answers(204)(handler)  # type: ignore[arg-type]  # it is one
         handler.close_connection = True  # type: ignore[attr-defined]
 
     sender = channel()
@@ -122,13 +123,13 @@ def test_a_kept_connection_that_was_closed_is_made_again(receiver: Receiver, cha
 
 @pytest.mark.parametrize("status", [400, 410, 413, 422])
 def test_an_answer_that_means_never_is_permanent(receiver: Receiver, channel: Make, status: int) -> None:
-    receiver.always = answer(status)
+    receiver.always = answers(status)
     assert failure(channel()).permanent
 
 
 @pytest.mark.parametrize("status", [301, 307, 401, 404, 408, 429, 500, 502, 503])
 def test_any_other_answer_means_not_now(receiver: Receiver, channel: Make, status: int) -> None:
-    receiver.always = answer(status, Location="/elsewhere")
+    receiver.always = answers(status, Location="/elsewhere")
     error = failure(channel())
     assert (error.permanent, error.retry_after_s, str(error)) == (False, None, f"answered {status}")
     assert len(receiver.requests) == 1  # a redirect is not followed
@@ -137,16 +138,16 @@ def test_any_other_answer_means_not_now(receiver: Receiver, channel: Make, statu
 def test_a_receiver_says_how_long_it_wants_to_be_left_alone(receiver: Receiver, channel: Make) -> None:
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     asked: dict[Behaviour, tuple[float, float]] = {
-        answer(429, Retry_After="7"): (7, 7),
-        answer(503, Retry_After=later): (60, 100),
-        answer(429, Retry_After="9" * 400): (1e8, 1e9),
+        answers(429, Retry_After="7"): (7, 7),
+        answers(503, Retry_After=later): (60, 100),
+        answers(429, Retry_After="9" * 400): (1e8, 1e9),
     }
     for behaviour, (low, high) in asked.items():
         receiver.next.append(behaviour)
         retry_after_s = failure(channel()).retry_after_s
         assert retry_after_s is not None
         assert low <= retry_after_s <= high
-    receiver.next.append(answer(429, Retry_After="soon"))
+    receiver.next.append(answers(429, Retry_After="soon"))
     assert failure(channel()).retry_after_s is None
 
 
@@ -162,13 +163,13 @@ def test_a_receiver_that_does_not_come_to_an_end_is_cut_off(
 
 @pytest.mark.parametrize("torn", [b"HTTP/1.1 200 O", b"HTTP/1.1 204 No Content\r\nX: 1\r\n", TORN_BODY])
 def test_a_receiver_that_closes_half_way_has_not_accepted(receiver: Receiver, channel: Make, torn: bytes) -> None:
-    receiver.next.append(close_after(torn))
+    receiver.next.append(closes_after(torn))
     assert not failure(channel()).permanent
 
 
 def test_an_answer_too_many_is_not_taken_for_that_of_the_next_event(receiver: Receiver, channel: Make) -> None:
     sender = channel()
-    receiver.next += [say(ACCEPTED + ACCEPTED), answer(503)]
+    receiver.next += [say(ACCEPTED + ACCEPTED), answers(503)]
     sender.send(NOTICE)
     assert str(failure(sender)) == "answered 503"
     assert (len(receiver.requests), receiver.connections) == (2, 2)

@@ -24,11 +24,6 @@ NewCoupon = Callable[..., int]
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Redis:
-    return Redis.from_url(redis_url)
-
-
-@pytest.fixture
 def channel() -> ScriptedChannel:
     return ScriptedChannel()
 

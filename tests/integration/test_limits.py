@@ -19,8 +19,8 @@ from couponapp.guards import counters, strategy
 from couponapp.guards.limits import REDIS_TIMEOUT_S, RateLimits, Rates, headers_of
 from couponapp.local.postgres import free_port
 from couponapp.local.valkey import EmbeddedValkey
+from loadtest.faults.relay import relay_to
 from tests.servers import wait_until
-from tests.slowrelay import slow_relay_to
 
 MANY = "1000000/minute"
 # On a busy machine a healthy Redis may take longer than the service would wait for it.
@@ -55,11 +55,6 @@ class Process:
                 told = {"passes": "no", "Retry-After": str(refusal.retry_after_s)}
             seen = strategy.standing()
             return told | (headers_of(seen) if seen else {})
-
-
-@pytest.fixture
-def redis(redis_url: str) -> Redis:
-    return Redis.from_url(redis_url)
 
 
 @pytest.fixture
@@ -222,8 +217,8 @@ def test_who_asks_while_redis_is_known_to_be_away_does_not_wait_for_it(valkey: E
 
 
 def test_a_redis_that_answers_slowly_is_left_alone_until_it_is_quick(valkey: EmbeddedValkey) -> None:
-    with slow_relay_to(valkey.url) as relay:
-        process = Process(relay.url(valkey.url), Rates(MANY, MANY))
+    with relay_to(valkey.url) as relay:
+        process = Process(relay.url, Rates(MANY, MANY))
         assert process.passes("kim")
         relay.delay_s = 0.2  # within the patience of this test, and so never a time-out
         for number in range(counters.SLOW_IN_A_ROW):

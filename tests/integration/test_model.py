@@ -29,7 +29,7 @@ CONNECTIONS = 2
 @pytest.fixture
 def stand(make_pool: Callable[..., Pool], relay: PgRelay, database_url: str) -> Iterator[Stand]:
     judge = Pool(database_url, name="judge", max_size=1, timeouts=Timeouts.within(20_000))
-    pool = make_pool(relay.url(database_url), size=CONNECTIONS)
+    pool = make_pool(relay.url, size=CONNECTIONS)
     with (
         psycopg.connect(database_url, autocommit=True) as observer,
         psycopg.connect(database_url) as stranger,

@@ -15,17 +15,13 @@ from couponapp.notifying.jobs import Policy
 from couponapp.notifying.pace import MAKE_UP_S, Pace
 from couponapp.notifying.relay import MAX_QUEUED_JOBS, MESSAGES_PER_JOB, Relay
 from couponapp.storage.pool import Pool
+from loadtest.faults.receiving import answers
 from tests.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
-from tests.receiver import SECRET, Receiver, answer, running_receiver
+from tests.receiver import SECRET, Receiver, running_receiver
 
 NewCoupon = Callable[..., int]
 # Opens after four failures, and finds back after a moment.
 QUICK = Rules(window=8, min_calls=4, failure_rate=50.0, open_s=0.2, half_open_calls=1)
-
-
-@pytest.fixture
-def redis(redis_url: str) -> Redis:
-    return Redis.from_url(redis_url)
 
 
 @pytest.fixture
@@ -53,7 +49,7 @@ def test_a_channel_that_fails_again_and_again_is_left_alone_and_no_try_is_lost(
     pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.Delivery
 ) -> None:
     crowd(pool, new_coupon)
-    receiver.always = answer(500)
+    receiver.always = answers(500)
     relay.hand_over()
     work(delivery, redis)
     assert len(receiver.requests) == 4
@@ -76,7 +72,7 @@ def test_without_the_breaker_every_message_of_a_failing_channel_is_tried(
     delivery.breaker.rules = Rules(min_calls=1_000, window=1_000)
     delivery.breaker.close()
     crowd(pool, new_coupon)
-    receiver.always = answer(500)
+    receiver.always = answers(500)
     relay.hand_over()
     work(delivery, redis)
     assert len(receiver.requests) == 20
@@ -88,7 +84,7 @@ def test_messages_that_are_refused_for_good_do_not_open_the_circuit(
     status: int,
 ) -> None:  # fmt: skip
     crowd(pool, new_coupon)
-    receiver.always = answer(status)
+    receiver.always = answers(status)
     relay.hand_over()
     work(delivery, redis)
     assert len(receiver.requests) == 20
@@ -99,7 +95,7 @@ def test_a_receiver_that_asks_for_patience_gets_no_message_until_then(
     pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.Delivery
 ) -> None:
     crowd(pool, new_coupon)
-    receiver.always = answer(429, Retry_After="30")
+    receiver.always = answers(429, Retry_After="30")
     relay.hand_over()
     work(delivery, redis)
     assert len(receiver.requests) == 1

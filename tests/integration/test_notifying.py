@@ -33,11 +33,6 @@ LEASES_RUN_OUT = "UPDATE deliveries SET due_at = now() - interval '1 second' WHE
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Redis:
-    return Redis.from_url(redis_url)
-
-
-@pytest.fixture
 def relay(pool: Pool, redis: Redis) -> Relay:
     return Relay(pool, redis, lease_s=60)
 

@@ -20,7 +20,7 @@ NewCoupon = Callable[..., int]
 @pytest.fixture
 def read_pool(make_pool: Callable[..., Pool], relay: PgRelay, database_url: str) -> Pool:
     """Its round trips are counted."""
-    pool = make_pool(relay.url(database_url))
+    pool = make_pool(relay.url)
     assert pool.warm_up(20)
     return pool
 
