@@ -104,10 +104,16 @@ def _memory(scenario: Scenario, samples: Sequence[Sample]) -> Iterator[Check]:
 
 
 def _limits(scenario: Scenario, results: Sequence[Result]) -> Iterator[Check]:
-    if not (scenario.promises.spares_others or scenario.promises.opens_on_time):
+    promises = scenario.promises
+    if promises.past_limits is not None:
+        passed = Counter(result.who for result in results if result.kind == BOT and result.status in (201, 409))
+        most = max(passed.values(), default=0)
+        promised = f"at most {promises.past_limits} attempts of each pass"
+        yield Check("bots are held back", promised, f"{most} of one did", most <= promises.past_limits)
+    if not (promises.spares_others or promises.opens_on_time):
         return
     limited = sum(1 for result in results if result.status == 429 and result.kind != BOT)
-    name = "others are spared" if scenario.promises.spares_others else "early clicks cost nothing"
+    name = "others are spared" if promises.spares_others else "early clicks cost nothing"
     yield Check(name, "no ordinary user gets a 429", f"{limited} did", not limited)
 
 

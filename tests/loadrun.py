@@ -28,6 +28,7 @@ STRICT = replace(
         goodput_of_peak=0.9,
         memory_growth=0.1,
         spares_others=True,
+        past_limits=2,
         opens_on_time=True,
     ),
 )

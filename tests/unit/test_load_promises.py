@@ -39,6 +39,11 @@ def slow(code: str) -> list[Result]:
     return [replace(result, latency_s=0.4) if result.code == code else result for result in good_results()]
 
 
+def hammering(attempts: int) -> list[Result]:
+    one = replace(good_results()[0], kind=BOT, code="ALREADY_ISSUED", status=409, at_s=20.0, sent_s=20.0)
+    return [*good_results(), *[one] * attempts]
+
+
 def late_collapse() -> list[Result]:
     return [replace(r, code="SERVICE_UNAVAILABLE", status=503) if r.at_s >= 20 else r for r in good_results()]
 
@@ -54,6 +59,7 @@ def late_collapse() -> list[Result]:
         ("attempts in time", slow("ISSUED")),
         ("refusals in time", slow("SOLD_OUT")),
         ("goodput", late_collapse()),
+        ("bots are held back", hammering(3)),
         ("others are spared", with_answer(200, code="TOO_MANY_REQUESTS", status=429)),
         ("one per user", with_answer(200, code="ALREADY_ISSUED", who="user-1", issuance="code-2")),
         ("one user per code", with_answer(200, code="ISSUED", status=201, issuance="code-2")),
@@ -102,6 +108,7 @@ def test_sold_out_may_not_be_said_while_pieces_are_left_whatever_is_promised() -
 def test_a_bot_may_be_refused_and_may_be_slow_without_breaking_what_is_promised_to_others() -> None:
     bot = with_answer(200, kind=BOT, code="TOO_MANY_REQUESTS", status=429)
     assert broken(bot) == set()
+    assert broken(hammering(2)) == set()
 
 
 def test_an_impatient_user_may_give_up() -> None:
@@ -118,7 +125,7 @@ PUNCTUAL = [{"p99_ms": 2.0}]
         ("generator itself was late", samples(), [{"p99_ms": 2.0}, {"p99_ms": 80.0}]),
         ("2 processors were 97 % busy", samples(machine=97.0, web_percent=190.0), PUNCTUAL),
         ("One process of web used 95 %", samples(web_percent=95.0, machine=60.0), PUNCTUAL),
-        ("Other programs on the machine used 60 %", samples(web_percent=20.0), PUNCTUAL),
+        ("or other guests of its host, used 60 %", samples(web_percent=20.0), PUNCTUAL),
         ("No processor was full", samples(web_percent=78.0), PUNCTUAL),
     ],
 )

@@ -1,0 +1,114 @@
+"""The checks of `make load` and `make faults`, held against services that are wrong: each is caught."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from loadtest import load
+from loadtest.faults import on_postgres, on_redis, run
+from loadtest.faults.fault import Fault, Stage
+from loadtest.options import Options
+from loadtest.promises import judge
+from loadtest.scenarios import ISSUE, SCENARIOS, Scenario
+from loadtest.service import Service
+
+# Pieces for half of those who come, and each of them comes more than once.
+EVENT = replace(SCENARIOS["incident"], rate_per_s=80.0, seconds=3, stock=40, users=80, mix={ISSUE: 1})
+HAMMERED = replace(
+    SCENARIOS["bot"], rate_per_s=20.0, seconds=4, stock=1_000, users=50_000, bots=4, bots_per_s=60.0, mix={ISSUE: 1}
+)
+# How fast this machine is does not matter here.
+OF_SPEED = {"attempts in time", "refusals in time"}
+
+
+def broken_promises(scenario: Scenario) -> set[str]:
+    """What a run of `make load` finds broken."""
+    quickly = replace(scenario, promises=replace(scenario.promises, notified_s=4.0))
+    outcome = load.on_own_service(Options(quickly, 1, Path(), 1, 1, 64, None))
+    checks = judge(quickly, outcome.sent.results, outcome.books, outcome.samples)
+    return {check.name for check in checks if not check.kept} - OF_SPEED
+
+
+@pytest.fixture
+def put_in_place(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts another application in the place of the service's."""
+    right = Service.start_web
+
+    def put(app: str) -> None:
+        monkeypatch.setattr(Service, "start_web", lambda self: right(self, app))
+
+    return put
+
+
+def with_setting(scenario: Scenario, **environ: str) -> Scenario:
+    return replace(scenario, environ={**scenario.environ, **environ})
+
+
+@pytest.mark.parametrize("scenario", [EVENT, HAMMERED], ids=["event", "bots"])
+def test_the_service_as_it_is_keeps_every_promise(scenario: Scenario) -> None:
+    assert broken_promises(scenario) == set()
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("takes no piece", "exactly the stock"),
+        ("shows a new code to a holder", "one per user"),
+        ("tells nobody", "verify"),
+    ],
+)
+def test_a_wrong_statement_breaks_a_promise_of_a_load(
+    put_in_place: Callable[[str], None], statement: str, told: str
+) -> None:
+    put_in_place("tests.wrong_app:app")
+    assert told in broken_promises(with_setting(EVENT, WRONG=statement))
+
+
+@pytest.mark.parametrize(
+    ("rates", "told"),
+    [
+        ({"COUPON_LIMIT_USER": "100000/minute"}, "bots are held back"),
+        ({"COUPON_LIMIT_GLOBAL": "20/minute"}, "others are spared"),
+    ],
+)
+def test_a_wrong_limit_breaks_a_promise_of_a_load(rates: dict[str, str], told: str) -> None:
+    assert told in broken_promises(with_setting(HAMMERED, **rates))
+
+
+def test_an_outbox_that_nobody_empties_breaks_a_promise_of_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Service.start_worker
+
+    def dead(self: Service) -> object:
+        worker = right(self)
+        worker.end()
+        return worker
+
+    monkeypatch.setattr(Service, "start_worker", dead)
+    assert broken_promises(EVENT) == {"notified"}
+
+
+LOCKED, FROZEN = (
+    next(fault for fault in faults if fault.name == name)
+    for faults, name in ((on_postgres.FAULTS, "stock locked by a stranger"), (on_redis.FAULTS, "Redis frozen"))
+)
+
+
+@pytest.mark.parametrize(
+    ("fault", "without", "told"),
+    [
+        (LOCKED, "bounds", "issue"),
+        (LOCKED, "pools", "my coupons"),
+        (FROZEN, "redis time-outs", "issue"),
+    ],
+)
+def test_a_service_without_a_guard_is_found_broken_by_its_fault(fault: Fault, without: str, told: str) -> None:
+    def serves(stage: Stage, _: ExitStack) -> int:
+        return stage.service.start_web("tests.wsgi_unguarded:app", environ={"WITHOUT": without})
+
+    broken = run.run(replace(fault, serves=serves)).broken
+    assert any(line.startswith(told) for line in broken), broken
