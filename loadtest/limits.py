@@ -51,7 +51,8 @@ def tell(samples: Sequence[Sample], lateness: Sequence[dict[str, Any]], processo
     strangers = processors * machine - sum(shares.values())
     if strangers > STRANGERS_PERCENT:
         told.append(
-            f"Other programs on the machine used {strangers:.0f} % of a processor: a quiet machine may do better."
+            f"Other programs on the machine, or other guests of its host, used {strangers:.0f} % of a processor: "
+            "a quiet machine may do better."
         )
     if not told:
         told.append(

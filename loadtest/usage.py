@@ -110,6 +110,14 @@ class Watch:
             return None
 
 
+def stolen_percent() -> float:
+    """What the host has given to other guests since this thread last asked, in percent of all processors.
+
+    Linux tells it where it is a guest («steal» in proc_stat(5)); elsewhere nothing is ever stolen.
+    """
+    return float(getattr(psutil.cpu_times_percent(), "steal", 0.0))
+
+
 def _children() -> dict[int, list[int]]:
     """Of every process of the machine, in one pass."""
     found: dict[int, list[int]] = {}

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from loadtest.bench import result
 from loadtest.bench.result import KINDS
+from loadtest.bench.turns import STOLEN_PERCENT
 
 # Of the old ratio.
 FALL = 0.1
@@ -84,6 +86,12 @@ def falls(old: Mapping[str, Any], new: Mapping[str, Any], *, parts: Sequence[str
     return sorted(found, key=lambda fall: (fall.new or 0.0) / fall.old)
 
 
+def stolen_percent(measured: Mapping[str, Any]) -> float:
+    """What the host took in the median round, of the group in which it took most."""
+    # Results from before this was measured do not say.
+    return max((median(group.get("stolen_percent") or [0.0]) for group in measured["groups"]), default=0.0)
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Why the two may not be comparable."""
     for what in ("processors", "processor"):
@@ -118,6 +126,10 @@ def tell(found: Sequence[Fall], old: Mapping[str, Any], new: Mapping[str, Any]) 
     """
     lines = list(differences(old, new))
     lines += [fall.tell() for fall in found]
+    if found and (stolen := stolen_percent(new)) > STOLEN_PERCENT:
+        lines.append(
+            f"the host took {stolen:.0f} % of the processors in half of the rounds: that may be all that has fallen"
+        )
     if found:
         lines.append(f"{len(found)} of {len(ratios(old))} ratios fell by more than a tenth")
     else:

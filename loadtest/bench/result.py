@@ -125,6 +125,7 @@ def _group(group: Group, seen: Mapping[str, Seen]) -> dict[str, Any]:
     return {
         "part": group.part,
         "name": group.name,
+        "stolen_percent": [_rounded(figure) for figure in next(iter(seen.values())).stolen],
         "variants": variants,
         "ratios": [{"of": one, "to": other, **ratio(variants[one], variants[other])} for one, other in group.ratios],
     }

@@ -14,6 +14,7 @@ from multiprocessing.pool import Pool
 from loadtest.bench import servers
 from loadtest.bench.sender import Sent, Turn, send
 from loadtest.bench.servers import Memory, Web
+from loadtest.usage import stolen_percent
 
 CLIENTS = 32
 WARM_UP_S = 0.5
@@ -22,6 +23,9 @@ WARM_UP_S = 0.5
 FIRST_USERS_PER_S = 4_000
 ROOM = 1.6
 LEAST_USERS = 200
+# A round in which the host took more of the processors than this, in percent, is measured once more:
+# it is not as slow for all variants alike, but slower for those that wait for several processes.
+STOLEN_PERCENT = 5.0
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,21 @@ class Seen:
         rates: answers per second.
         cpu_ms: computing time of its servers per answer, by role, in milliseconds. Other work on the
             machine disturbs it less than the rates.
+        stolen: what the host took of the processors in each round, in percent.
         memory: what its servers held after the last round, by role.
     """
 
     rates: list[float] = field(default_factory=list)
     cpu_ms: dict[str, list[float]] = field(default_factory=lambda: {role: [] for role in servers.ROLES})
+    stolen: list[float] = field(default_factory=list)
     memory: dict[str, Memory] = field(default_factory=dict)
+
+    def add(self, rate: float, cpu_ms: dict[str, float], stolen: float) -> None:
+        """One more round; figures as in the attributes."""
+        self.rates.append(rate)
+        self.stolen.append(stolen)
+        for role, of_role in cpu_ms.items():
+            self.cpu_ms[role].append(of_role)
 
 
 def take_turns(
@@ -90,7 +103,8 @@ def take_turns(
     secret: str,
     rounds: int,
     seconds: float,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], object] = str,
+    stolen: Callable[[], float] = stolen_percent,
 ) -> dict[str, Seen]:
     """What each variant of a group shows.
 
@@ -98,36 +112,55 @@ def take_turns(
         group: which.
         sender: the process that sends; see `loadtest.bench.sender`.
         secret: with which the service signs tokens.
-        rounds: how many count; one before them warms up.
+        rounds: how many count; one before them warms up, and as many again may be spent on replacing
+            those in which the machine was not ours.
         seconds: the length of each turn.
         progress: told each round.
+        stolen: what the host has taken since it was last asked, in percent.
 
     Raises:
         RuntimeError: a variant answers otherwise than it should, so its figures mean nothing.
     """
     seen = {variant.name: Seen() for variant in group.variants}
     chance = random.Random(group.name)
-    for number in range(rounds + 1):
-        for variant in chance.sample(group.variants, len(group.variants)):
-            length_s = seconds if number else min(seconds, WARM_UP_S)
-            one = seen[variant.name]
-            turn = _turn(group, variant, number, one, length_s, secret)
-            before_s = servers.cpu_s(variant.web.processes)
-            sent: Sent = sender.apply(send, (turn,))
-            time.sleep(variant.settles_s)
-            used_s = {role: now_s - before_s[role] for role, now_s in servers.cpu_s(variant.web.processes).items()}
-            if sent.statuses != {variant.status}:
-                raise RuntimeError(
-                    f"{group.name}, {variant.name}: answers were {sorted(sent.statuses)}, not {variant.status} only"
-                )
-            if number:
-                one.rates.append(sent.rate)
-                for role, role_s in used_s.items():
-                    one.cpu_ms[role].append(1000 * role_s / (sent.rate * sent.length_s))
-        progress(f"{group.part}, {group.name}: round {number} of {rounds}" if number else f"{group.name}: warm-up")
+    number, counted, spare = 0, 0, rounds
+    while counted < rounds:
+        stolen()
+        shown = [
+            (seen[variant.name], _shown(group, variant, number, seen[variant.name], sender, secret, seconds))
+            for variant in chance.sample(group.variants, len(group.variants))
+        ]
+        taken = stolen()
+        number += 1
+        if number == 1:
+            progress(f"{group.name}: warm-up")
+        elif taken > STOLEN_PERCENT and spare:
+            spare -= 1
+            progress(f"{group.part}, {group.name}: once more, because the host took {taken:.0f} % of the processors")
+        else:
+            counted += 1
+            for of_variant, (rate, cpu_ms) in shown:
+                of_variant.add(rate, cpu_ms, taken)
+            progress(f"{group.part}, {group.name}: round {counted} of {rounds}")
     for variant in group.variants:
         seen[variant.name].memory = servers.memory(variant.web.processes)
     return seen
+
+
+def _shown(
+    group: Group, variant: Variant, number: int, seen: Seen, sender: Pool, secret: str, seconds: float
+) -> tuple[float, dict[str, float]]:
+    """Answers per second in one turn, and its computing time per answer by role, in milliseconds."""
+    turn = _turn(group, variant, number, seen, seconds if number else min(seconds, WARM_UP_S), secret)
+    before_s = servers.cpu_s(variant.web.processes)
+    sent: Sent = sender.apply(send, (turn,))
+    time.sleep(variant.settles_s)
+    used_s = {role: now_s - before_s[role] for role, now_s in servers.cpu_s(variant.web.processes).items()}
+    if sent.statuses != {variant.status}:
+        raise RuntimeError(
+            f"{group.name}, {variant.name}: answers were {sorted(sent.statuses)}, not {variant.status} only"
+        )
+    return sent.rate, {role: 1000 * role_s / (sent.rate * sent.length_s) for role, role_s in used_s.items()}
 
 
 def _turn(group: Group, variant: Variant, number: int, seen: Seen, length_s: float, secret: str) -> Turn:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain, repeat
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -121,23 +122,43 @@ class Teapot(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_a_variant_that_answers_wrongly_ends_the_run() -> None:
+@pytest.fixture
+def teapots() -> Iterator[Web]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Teapot)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    web = Web(server.server_port, {})
+    yield Web(server.server_port, {})
+    server.shutdown()
+    server.server_close()
 
-    def turns(status: int) -> dict[str, Seen]:
-        group = Group("core", "teapots", [Variant("teapot", web, lambda _: "/", status, method="GET", clients=2)], [])
-        with ThreadPool(1) as sender:
-            return take_turns(group, sender, secret=JWT_SECRET, rounds=2, seconds=0.2)
 
-    try:
-        assert len(turns(418)["teapot"].rates) == 2
-        with pytest.raises(RuntimeError, match=r"teapots, teapot: answers were \[418\], not 200 only"):
-            turns(200)
-    finally:
-        server.shutdown()
-        server.server_close()
+def turns(web: Web, status: int, stolen: Sequence[float] = (), tell: Callable[[str], object] = str) -> Seen:
+    """Two rounds of one variant, while the host takes so much in each, and then nothing."""
+    group = Group("core", "teapots", [Variant("teapot", web, lambda _: "/", status, method="GET", clients=2)], [])
+    # Asked before each round, where what was taken until then does not matter, and after it.
+    taken = chain.from_iterable((100.0, percent) for percent in (*stolen, *repeat(0.0, 20)))
+    with ThreadPool(1) as sender:
+        shown = take_turns(
+            group, sender, secret=JWT_SECRET, rounds=2, seconds=0.2, progress=tell, stolen=lambda: next(taken)
+        )
+    return shown["teapot"]
+
+
+def test_a_variant_that_answers_wrongly_ends_the_run(teapots: Web) -> None:
+    assert len(turns(teapots, 418).rates) == 2
+    with pytest.raises(RuntimeError, match=r"teapots, teapot: answers were \[418\], not 200 only"):
+        turns(teapots, 200)
+
+
+def test_a_round_in_which_the_host_took_the_processors_is_measured_once_more(teapots: Web) -> None:
+    told: list[str] = []
+    warm_up, busy, slightly, quiet = 90.0, 30.0, 4.0, 0.0
+    assert turns(teapots, 418, [warm_up, busy, slightly, busy, quiet], told.append).stolen == [slightly, quiet]
+    assert sum("once more, because the host took 30 %" in line for line in told) == 2
+
+
+def test_a_machine_that_is_never_ours_is_measured_all_the_same_and_tells(teapots: Web) -> None:
+    seen = turns(teapots, 418, [50.0] * 10)
+    assert (len(seen.rates), seen.stolen) == (2, [50.0, 50.0])
 
 
 @pytest.fixture

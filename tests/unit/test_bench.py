@@ -38,7 +38,7 @@ MEMORY = {"web": Memory("pss", [41.0, 39.0]), "postgres": Memory("pss", [9.0, 3.
 def seen(rates: list[float], cpu_ms: list[float]) -> Seen:
     """A variant whose web processes used half of the time, PostgreSQL the rest."""
     half = [figure / 2 for figure in cpu_ms]
-    return Seen(rates, {"web": half, "postgres": half, "redis": [0.0] * len(half)}, MEMORY)
+    return Seen(rates, {"web": half, "postgres": half, "redis": [0.0] * len(half)}, [0.5] * len(half), MEMORY)
 
 
 def group(part: str, name: str, ratios: list[tuple[str, str]], **shown: Seen) -> tuple[Group, dict[str, Seen]]:
@@ -159,6 +159,14 @@ def test_a_fall_of_a_tenth_is_borne_and_of_more_is_told_with_its_name(measured: 
     (fall,) = compare.falls(measured, with_ratio(measured, 0, 0.88))
     assert fall.tell() == (f"core, baselines: «{ISSUED}» of «{BARE}», answers per second: 0.5 → 0.44 (-12%)")
     assert compare.falls(measured, with_ratio(measured, 1, 0.5), parts=["core"]) == []
+
+
+def test_who_else_may_have_caused_a_fall_is_told(measured: dict[str, Any]) -> None:
+    worse = copy.deepcopy(with_ratio(measured, 0, 0.5))
+    assert "the host took" not in compare.tell(compare.falls(measured, worse), measured, worse)
+    worse["groups"][0]["stolen_percent"] = [0.1, 40.0, 30.0]
+    assert "the host took 30 % of the processors" in compare.tell(compare.falls(measured, worse), measured, worse)
+    assert "the host took" not in compare.tell([], measured, worse)
 
 
 def test_a_ratio_that_is_not_measured_any_more_is_a_fall(measured: dict[str, Any]) -> None:
