@@ -41,6 +41,11 @@ class Reply:
             return ""
 
     @property
+    def is_replay(self) -> bool:
+        """It gives once more what the same `Idempotency-Key` got before."""
+        return b"\r\nidempotency-replayed: true" in self.head
+
+    @property
     def retry_after_s(self) -> int | None:
         """The answer's `Retry-After` in seconds, where it has one."""
         found = re.search(rb"\r\nretry-after: ([0-9]+)", self.head)

@@ -22,6 +22,7 @@ from loadtest.wire import Wire, resolve
 
 GAVE_UP = "GAVE_UP"
 NOT_SENT = "NOT_SENT"
+REPLAYED = "REPLAYED"
 _PROGRESS_S = 1.0
 # A connection that has lain idle for so long is not used again: a server lets go of it some time, ours
 # after 5 s, and a request that is on its way just then is lost.
@@ -39,6 +40,7 @@ class Arrival:
         who: the user who asks, where it matters.
         patience_s: after how many seconds the user closes the connection; as long as the loop's
             time-out when left out.
+        key: the `Idempotency-Key` in it, where there is one.
         attempt: 1 for the first, 2 for the same click once more, and so on.
     """
 
@@ -47,6 +49,7 @@ class Arrival:
     request: bytes
     who: str = ""
     patience_s: float | None = None
+    key: str = ""
     attempt: int = 1
 
 
@@ -59,8 +62,8 @@ class Result:
         kind: as planned.
         latency_s: from the planned moment to the whole answer, or to giving up.
         status: of HTTP; 0 where no answer came.
-        code: the answer's; `NO_ANSWER`, `GAVE_UP` (the user's patience ended) or `NOT_SENT` (no
-            connection became free in time) where there was none.
+        code: the answer's, but `REPLAYED` for what the same key got before; `NO_ANSWER`, `GAVE_UP` (the
+            user's patience ended) or `NOT_SENT` (no connection became free in time) where there was none.
         who: the user who asked.
         retry_after_s: what the answer said, where it did.
         sent_s: when the request left, from the start; a connection to be made comes first.
@@ -68,6 +71,7 @@ class Result:
             lateness; waiting for a connection is the server's and counts in the latency only.
         issuance: the code of the coupon that the answer gave or showed, where it did.
         attempt: as planned.
+        key: likewise.
     """
 
     at_s: float
@@ -81,6 +85,7 @@ class Result:
     late_s: float = 0.0
     issuance: str = ""
     attempt: int = 1
+    key: str = ""
 
     @property
     def answered_s(self) -> float:
@@ -266,13 +271,14 @@ class _Loop:
             kind=arrival.kind,
             latency_s=self._now_s() - arrival.at_s,
             status=reply.status,
-            code=code or reply.code,
+            code=code or (REPLAYED if reply.is_replay else reply.code),
             who=arrival.who,
             retry_after_s=reply.retry_after_s,
             sent_s=sent_s,
             late_s=late_s,
             issuance=reply.issuance,
             attempt=arrival.attempt,
+            key=arrival.key,
         )
         self._results.append(result)
         if (following := self._again(arrival, result)) is not None:

@@ -120,12 +120,14 @@ def arrival(click: Click, site: Site, token: str, scenario: Scenario) -> Arrival
         scenario: says how patient users are.
     """
     impatient = scenario.tries > 1 and click.kind == ISSUE
+    key = f"key-of-{click.user}" if impatient else ""
     return Arrival(
         click.at_s,
         click.kind,
-        _request(click, site, token, key=f"key-of-{click.user}" if impatient else ""),
+        _request(click, site, token, key=key),
         click.user,
         patience_s=scenario.patience_s if impatient else None,
+        key=key,
     )
 
 

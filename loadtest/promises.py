@@ -155,7 +155,7 @@ def _books(scenario: Scenario, results: Sequence[Result], books: Books) -> Itera
 def _explained(results: Sequence[Result], books: Books) -> Check:
     """Some order of events explains every attempt; see `loadtest.history`."""
     answers = [
-        Answered(ISSUE, r.who, 0, r.sent_s, max(r.sent_s, r.answered_s), r.code, r.issuance or None)
+        Answered(ISSUE, r.who, 0, r.sent_s, max(r.sent_s, r.answered_s), r.code, r.issuance or None, r.key or None)
         for r in results
         # When the coupon opens is on the database's clock: `books.early` has looked at that. What was
         # not sent has done nothing.

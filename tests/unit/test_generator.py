@@ -172,6 +172,8 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n" + b'{"co
         (CHUNKED, "OK"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", "HTTP_204"),
         (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "HTTP_200"),
+        (b'HTTP/1.1 201 C\r\nIdempotency-Replayed: true\r\nContent-Length: 17\r\n\r\n{"code":"ISSUED"}', "REPLAYED"),
+        (b'HTTP/1.1 201 Created\r\nContent-Length: 17\r\n\r\n{"code":"ISSUED"}', "ISSUED"),
         (b"not HTTP at all\r\n\r\n", "NO_ANSWER"),
     ],
 )

@@ -90,6 +90,15 @@ def test_each_wrong_entry_in_the_books_breaks_its_promise(name: str, change: dic
     assert wrong - {"history"} == {name}
 
 
+def test_what_a_key_got_may_be_told_again_with_that_key_and_no_other() -> None:
+    first = replace(good_results()[1], key="key-of-user-1")
+    again = replace(first, code="REPLAYED", at_s=20.0, sent_s=20.0)
+    others = good_results()[2:]
+    assert broken([good_results()[0], first, *others, again]) == set()
+    assert broken([good_results()[0], first, *others, replace(again, key="another")]) == {"history"}
+    assert broken([good_results()[0], first, *others, replace(again, code="ISSUED")]) == {"history"}
+
+
 def test_memory_that_grows_is_told() -> None:
     assert broken(seen=samples(260_000_000)) == {"memory is flat"}
 
