@@ -133,6 +133,22 @@ def write(directory: Path, record: Mapping[str, Any], sent: Sent) -> None:
             rows.writerow((*times, one.kind, one.attempt, one.who, one.status, one.code))
 
 
+def read(path: Path) -> dict[str, Any]:
+    """A record that was written before.
+
+    Raises:
+        ValueError: it is none, or of another schema; says so.
+        OSError: it cannot be read.
+    """
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: no JSON: {error}") from error
+    if not isinstance(written, dict) or written.get("schema") != SCHEMA or "verdict" not in written:
+        raise ValueError(f"{path}: no record of make load with schema {SCHEMA}")
+    return written
+
+
 def _described(scenario: Scenario) -> dict[str, Any]:
     shown = {key: value for key, value in vars(scenario).items() if key not in ("promises", "environ", "mix")}
     return {**shown, "rate_per_s": round(scenario.rate_per_s, 3), "mix": dict(scenario.mix)}

@@ -24,7 +24,19 @@ def filled(text: str, result: Mapping[str, Any]) -> str:
     Raises:
         ValueError: the document has no block, or one that this result says nothing about.
     """
-    blocks = _blocks(result)
+    return replaced(text, _blocks(result))
+
+
+def replaced(text: str, blocks: Mapping[str, str]) -> str:
+    """A document with the figures of its blocks replaced.
+
+    Args:
+        text: the document.
+        blocks: figures, by the name of the block.
+
+    Raises:
+        ValueError: the document has no such block, or one more.
+    """
     named = [found[2] for found in _BLOCK.finditer(text)]
     if missing := sorted(set(named) ^ set(blocks)):
         raise ValueError(f"blocks of figures without figures, or figures without a block: {', '.join(missing)}")
