@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -171,6 +172,25 @@ def test_an_answer_too_many_is_not_taken_for_that_of_the_next_event(receiver: Re
     sender = channel()
     receiver.next += [say(ACCEPTED + ACCEPTED), answers(503)]
     sender.send(NOTICE)
+    assert str(failure(sender)) == "answered 503"
+    assert (len(receiver.requests), receiver.connections) == (2, 2)
+
+
+def test_an_answer_too_many_that_comes_late_is_not_taken_for_that_of_the_next_event(
+    receiver: Receiver, channel: Make, released: threading.Event
+) -> None:
+    sender, said = channel(), threading.Event()
+
+    def twice(handler: BaseHTTPRequestHandler) -> None:
+        say(ACCEPTED)(handler)
+        released.wait(30)
+        say(ACCEPTED)(handler)
+        said.set()
+
+    receiver.next += [twice, answers(503)]
+    sender.send(NOTICE)
+    released.set()
+    assert said.wait(30)
     assert str(failure(sender)) == "answered 503"
     assert (len(receiver.requests), receiver.connections) == (2, 2)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import select
 import socket
 import ssl
 import threading
@@ -118,7 +119,7 @@ class WebhookChannel:
     def _post(self, request: bytes) -> tuple[int, str | None]:
         """Status and `Retry-After`. Redirects are answers like others: nothing is followed."""
         connection = self._connection()
-        reused = connection.is_open
+        reused = connection.can_go_on()
         try:
             return connection.exchange(request, self._timeout_s)
         except (OSError, NoAnswer) as error:
@@ -148,9 +149,13 @@ class _Connection:
         self._answers: BufferedReader | None = None
         self.timed_out = False
 
-    @property
-    def is_open(self) -> bool:
-        """There is a connection from an earlier exchange."""
+    def can_go_on(self) -> bool:
+        """There is a connection from an earlier exchange, and nothing has come since.
+
+        What has come is its end, or more than one answer: that must not be taken for the next event's.
+        """
+        if self._socket is not None and _has_come(self._socket):
+            self._close()
         return self._socket is not None
 
     def exchange(self, request: bytes, timeout_s: float) -> tuple[int, str | None]:
@@ -198,6 +203,16 @@ class _Connection:
             if one is not None:
                 one.close()
         self._answers = self._socket = None
+
+
+def _has_come(connection: socket.socket) -> bool:
+    """Something can be read, if only that the other side has closed."""
+    if isinstance(connection, ssl.SSLSocket) and connection.pending():
+        return True
+    # Not select(), which knows no descriptor from 1,024 on.
+    waiting = select.poll()
+    waiting.register(connection, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def _seconds(retry_after: str | None) -> float | None:
