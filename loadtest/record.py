@@ -134,7 +134,18 @@ def write(directory: Path, record: Mapping[str, Any], sent: Sent) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A record that was written before.
+    """A record that was written before; errors as in `read_written`."""
+    return read_written(path, what="record of make load", schema=SCHEMA, needs="verdict")
+
+
+def read_written(path: Path, *, what: str, schema: int, needs: str) -> dict[str, Any]:
+    """What one of the commands has left as JSON.
+
+    Args:
+        path: the file.
+        what: it should be, in words.
+        schema: the version that is understood.
+        needs: a field that each of its kind has.
 
     Raises:
         ValueError: it is none, or of another schema; says so.
@@ -144,8 +155,8 @@ def read(path: Path) -> dict[str, Any]:
         written = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: no JSON: {error}") from error
-    if not isinstance(written, dict) or written.get("schema") != SCHEMA or "verdict" not in written:
-        raise ValueError(f"{path}: no record of make load with schema {SCHEMA}")
+    if not isinstance(written, dict) or written.get("schema") != schema or needs not in written:
+        raise ValueError(f"{path}: no {what} with schema {schema}")
     return written
 
 

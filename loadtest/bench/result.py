@@ -78,19 +78,8 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A result that was written before.
-
-    Raises:
-        ValueError: it is none, or of another schema; says so.
-        OSError: it cannot be read.
-    """
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: no JSON: {error}") from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA or "groups" not in result:
-        raise ValueError(f"{path}: no result of make bench with schema {SCHEMA}")
-    return result
+    """A result that was written before; errors as in `loadtest.record.read_written`."""
+    return record.read_written(path, what="result of make bench", schema=SCHEMA, needs="groups")
 
 
 def spread(figures: Sequence[float]) -> dict[str, float]:
