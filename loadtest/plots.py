@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 PLOTS = ("answers.png", "latencies.png", "processors.png", "memory.png")
 _SIZE_INCHES = (9.0, 3.2)
@@ -35,7 +36,8 @@ def draw(directory: Path, record: Mapping[str, Any]) -> list[Path]:
         axes.set_xlim(left=0)
         axes.grid(visible=True, alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper right", fontsize="small")
+            # Beside the lines, which may be anywhere.
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, fontsize="small")
         figure.savefig(directory / name)
         drawn.append(directory / name)
     return drawn
@@ -58,6 +60,8 @@ def _latencies(axes: Any, record: Mapping[str, Any]) -> None:
     if rows:  # a logarithm needs something above zero
         axes.semilogy(at, [row["attempts_p50_ms"] for row in rows], label="p50 of each second")
         axes.semilogy(at, [row["attempts_p99_ms"] for row in rows], label="p99 of each second")
+        for formats in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            formats(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))  # 20, not 2 × 10¹
 
 
 def _processors(axes: Any, record: Mapping[str, Any]) -> None:
