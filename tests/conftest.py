@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,12 @@ from tests.servers import fresh_database, service_environ, with_database
 
 TEMPLATE = f"couponapp_template_{os.getpid()}"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def pytest_configure() -> None:
+    """TERM as Ctrl-C: what the tests have started is ended, and not left behind."""
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by TERM"))
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
