@@ -103,7 +103,6 @@ LOCKED, FROZEN = (
     ("fault", "without", "told"),
     [
         (LOCKED, "bounds", "issue"),
-        (LOCKED, "pools", "my coupons"),
         (FROZEN, "redis time-outs", "issue"),
     ],
 )
