@@ -58,10 +58,10 @@ class Fall:
         return f"{self.key}: {self.old:.3g} → {self.new:.3g} ({self.new / self.old - 1:+.0%})"
 
 
-def ratios(measured: Mapping[str, Any]) -> dict[Key, Mapping[str, float]]:
-    """All ratios of a result, each with its spread."""
+def ratios(measured: Mapping[str, Any]) -> dict[Key, float]:
+    """The medians of a result."""
     return {
-        Key(group["part"], group["name"], one["of"], one["to"], kind): one[kind]
+        Key(group["part"], group["name"], one["of"], one["to"], kind): one[kind]["median"]
         for group in measured["groups"]
         for one in group["ratios"]
         for kind in KINDS
@@ -72,9 +72,6 @@ def ratios(measured: Mapping[str, Any]) -> dict[Key, Mapping[str, float]]:
 def falls(old: Mapping[str, Any], new: Mapping[str, Any], *, parts: Sequence[str] = ()) -> list[Fall]:
     """What fell by more than a tenth, or is gone, the worst first.
 
-    Where the middle halves of the rounds overlap, the rounds differ more among themselves than the
-    two results do: that is no fall.
-
     Args:
         old: a result.
         new: a later one.
@@ -82,15 +79,11 @@ def falls(old: Mapping[str, Any], new: Mapping[str, Any], *, parts: Sequence[str
     """
     before, now = ratios(old), ratios(new)
     found = [
-        Fall(key, spread["median"], now[key]["median"] if key in now else None)
-        for key, spread in before.items()
-        if (not parts or key.part in parts) and (key not in now or _has_fallen(spread, now[key]))
+        Fall(key, value, now.get(key))
+        for key, value in before.items()
+        if (not parts or key.part in parts) and now.get(key, 0.0) < (1 - FALL) * value
     ]
     return sorted(found, key=lambda fall: (fall.new or 0.0) / fall.old)
-
-
-def _has_fallen(before: Mapping[str, float], now: Mapping[str, float]) -> bool:
-    return now["median"] < (1 - FALL) * before["median"] and now["high"] < before["low"]
 
 
 def stolen_percent(measured: Mapping[str, Any]) -> float:

@@ -25,7 +25,7 @@ from couponapp.storage.pool import Pool
 from couponapp.web.parts import EXTENSION, Parts
 from loadtest.baselines.without import Chooser
 from loadtest.bench import compare, document, result
-from loadtest.bench.__main__ import PARTS, main
+from loadtest.bench.__main__ import PARTS, ROUNDS, main
 from loadtest.bench.servers import Web
 from loadtest.bench.turns import Group, Seen, Variant, take_turns
 from tests.servers import JWT_SECRET, ROOT
@@ -75,8 +75,8 @@ def test_the_benchmark_fails_where_a_ratio_has_fallen_both_times(
 ) -> None:
     good, asked = result.read(document.REFERENCE), []
 
-    def measure(_: argparse.Namespace, parts: Sequence[str]) -> dict[str, Any]:
-        asked.append(list(parts))
+    def measure(given: argparse.Namespace, parts: Sequence[str]) -> dict[str, Any]:
+        asked.append((given.rounds, list(parts)))
         return good
 
     against = copy.deepcopy(good)
@@ -85,7 +85,7 @@ def test_the_benchmark_fails_where_a_ratio_has_fallen_both_times(
     result.write(tmp_path / "faster.json", against)
     assert main(["--against", str(document.REFERENCE)], measure=measure) == 0
     assert main(["--against", str(tmp_path / "faster.json")], measure=measure) == 1
-    assert asked == [list(PARTS), list(PARTS), ["core"]]
+    assert asked == [(ROUNDS, list(PARTS)), (ROUNDS, list(PARTS)), (2 * ROUNDS, ["core"])]
     said = capsys.readouterr().out.splitlines()
     assert said[-1].startswith("1 of ")
     assert f"«{ratio['of']}» of «{ratio['to']}», {result.ANSWERS}" in said[-2]
