@@ -91,7 +91,7 @@ class Stand:
 
     def lose(self, answers: int) -> None:
         left = itertools.count(answers, -1)
-        self.relay.loses_next = lambda: next(left) > 0
+        self.relay.loses = lambda: next(left) > 0
 
     def cut_all(self) -> None:
         cut = self.observer.execute(OURS).fetchall()

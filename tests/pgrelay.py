@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
-from loadtest.faults.relay import Relay
+from loadtest.faults.relay import PlainRelay
 
 READY_FOR_QUERY = b"Z"
 # The login, and the look of `couponapp.storage.session` at the new connection: neither counts, nor gets lost.
@@ -20,13 +20,13 @@ BEFORE_USE = 2
 PARAMETER_STATUS = b"S"
 
 
-class PgRelay(Relay):
+class PgRelay(PlainRelay):
     """Passes everything on, except what it is told to lose or change.
 
     Attributes:
         round_trips: how many answers were complete.
         lost: how many of them it has lost.
-        loses_next: asked at the end of each.
+        loses: asked at the end of each.
         server_version: what it says that the server's is, instead of the truth.
         url: the same database, through this relay and without TLS.
     """
@@ -34,7 +34,7 @@ class PgRelay(Relay):
     def __init__(self, url: str) -> None:
         self.round_trips = 0
         self.lost = 0
-        self.loses_next: Callable[[], bool] = lambda: False
+        self.loses: Callable[[], bool] = lambda: False
         self.server_version: bytes | None = None
         super().__init__(urlunsplit(urlsplit(url)._replace(query="sslmode=disable")))
 
@@ -61,7 +61,7 @@ class PgRelay(Relay):
     def _is_lost(self) -> bool:
         with self._lock:
             self.round_trips += 1
-            lost = self.loses_next()
+            lost = self.loses()
             self.lost += lost
             return lost
 

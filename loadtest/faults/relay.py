@@ -1,4 +1,4 @@
-"""A relay in front of a server that can make each of its answers late, or lose it."""
+"""Relays in front of a server; one can make each of its answers late, or lose it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from loadtest.client import HOST
 CHUNK_BYTES = 65536
 
 
-class Relay:
-    """Passes everything on, the server's answers after `delay_s` seconds.
+class PlainRelay:
+    """Passes everything on.
 
     Attributes:
-        delay_s: how late each answer comes, in seconds.
-        loses: asked about each piece of an answer; where it says yes, the connection is cut instead.
         port: where it listens.
         url: the same server, through this relay.
     """
@@ -31,8 +29,6 @@ class Relay:
         Args:
             url: of the server behind it.
         """
-        self.delay_s = 0.0
-        self.loses: Callable[[bytes], bool] = passes_all
         parts = urlsplit(url)
         self._upstream = (parts.hostname or HOST, parts.port or 0)
         self._listener = socket.create_server((HOST, 0))
@@ -71,6 +67,26 @@ class Relay:
             self._answer(client, server)
         _close(server)
         _close(client)
+
+    def _answer(self, client: socket.socket, server: socket.socket) -> None:
+        """Pass on what one connection is answered; when this returns, the connection ends."""
+        while data := server.recv(CHUNK_BYTES):
+            client.sendall(data)
+
+
+class Relay(PlainRelay):
+    """Passes everything on, the server's answers after `delay_s` seconds.
+
+    Attributes:
+        delay_s: how late each answer comes, in seconds.
+        loses: asked about each piece of an answer; where it says yes, the connection is cut instead.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Listen; argument as in `PlainRelay`."""
+        self.delay_s = 0.0
+        self.loses: Callable[[bytes], bool] = passes_all
+        super().__init__(url)
 
     def _answer(self, client: socket.socket, server: socket.socket) -> None:
         while data := server.recv(CHUNK_BYTES):

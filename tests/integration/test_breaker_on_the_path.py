@@ -63,7 +63,7 @@ def test_failures_open_it_then_nothing_is_sent_and_it_closes_by_itself(
 ) -> None:
     coupon_id = new_coupon(total=1000)
     assert attempt(client, coupon_id, bearer("first")) == "ISSUED"
-    relay.loses_next = lambda: True
+    relay.loses = lambda: True
     wait_until(
         lambda: attempt(client, coupon_id, bearer("kim")) and breaker.current_state == STATE_OPEN,
         timeout_s=30,
@@ -77,7 +77,7 @@ def test_failures_open_it_then_nothing_is_sent_and_it_closes_by_itself(
     assert all(1 <= int(answer.headers["Retry-After"]) <= 5 for answer in answers)
     # The catalogue alone goes on looking whether PostgreSQL is back.
     assert relay.round_trips - before < len(answers)
-    relay.loses_next = lambda: False
+    relay.loses = lambda: False
     breaker.force(Forced.NO)
     breaker.open()
     wait_until(lambda: attempt(client, coupon_id, bearer("park")) == "ISSUED", timeout_s=30, what="it issues again")

@@ -257,13 +257,13 @@ def test_a_job_that_loses_postgresql_in_the_middle_ends_and_nothing_is_lost(
     delivery = jobs.Delivery(make_pool(relay.url, deadline_ms=2_000), channel)
 
     def away_from_the_next_claim_on() -> None:
-        relay.loses_next = lambda: len(channel.asked) >= CLAIM_BATCH - 1
+        relay.loses = lambda: len(channel.asked) >= CLAIM_BATCH - 1
 
     channel.before = away_from_the_next_claim_on
     with pytest.raises(Unavailable):
         delivery.deliver(ids)
     assert len(channel.sent) == CLAIM_BATCH
-    channel.before, relay.loses_next = (lambda: None), lambda: False
+    channel.before, relay.loses = (lambda: None), lambda: False
     for _ in range(2):  # alone and together: those that were sent, and not noted, are suspected
         pool.execute(TIME_PASSES)
         Relay(pool, redis, lease_s=60).hand_over()

@@ -85,7 +85,7 @@ def test_with_30_percent_of_the_answers_lost_those_told_are_those_who_own(
 ) -> None:
     coupon_id = new_coupon(total=60)
     chance = random.Random(20261123)
-    relay.loses_next = lambda: chance.random() < 0.3
+    relay.loses = lambda: chance.random() < 0.3
 
     def insist(number: int) -> tuple[str, str | None]:
         user = f"user-{number}"
@@ -113,7 +113,7 @@ def test_without_a_key_and_without_the_second_try_a_lost_answer_is_a_holder_who_
     # The negative control of the test above: what the key and the second try are for.
     coupon_id = new_coupon(total=5)
     losses = iter([True, True])
-    relay.loses_next = lambda: next(losses, False)
+    relay.loses = lambda: next(losses, False)
     with pytest.raises(Unavailable):
         issue(relayed_pool, coupon_id, "kim")
     assert issue(relayed_pool, coupon_id, "kim").outcome is Outcome.ALREADY_ISSUED
@@ -123,7 +123,7 @@ def test_a_lost_answer_is_made_good_within_the_same_attempt(
     relay: PgRelay, relayed_pool: Pool, pool: Pool, new_coupon: NewCoupon
 ) -> None:
     losses = iter([True])
-    relay.loses_next = lambda: next(losses, False)
+    relay.loses = lambda: next(losses, False)
     attempt = issue(relayed_pool, new_coupon(total=5), "kim")
     assert attempt.outcome is Outcome.ISSUED
     assert relay.lost == 1
