@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from couponapp import open_files, settings
+from couponapp.config import settings
 from couponapp.errors import ConfigurationError
+from couponapp.server import open_files
 
 # Clients of one moment, most of which wait or are waited for. Each costs some 10 KB and an open file.
 _CONNECTIONS = 2000
@@ -34,7 +35,7 @@ workers = _settings.web_processes
 
 # An idle or slow client costs a greenlet, not one of a few threads, and psycopg waits
 # cooperatively (docs/decisions/0006).
-worker_class = "couponapp.gunicorn_worker.Worker"
+worker_class = "couponapp.server.gevent_worker.Worker"
 # The kernel caps it at net.core.somaxconn: the queue of a crowd that arrives in one second.
 backlog = 4096
 
@@ -100,7 +101,7 @@ def post_worker_init(worker: Any) -> None:
     gc.collect()
     gc.freeze()
 
-    from couponapp.gunicorn_worker import Worker
+    from couponapp.server.gevent_worker import Worker
     from couponapp.web.parts import EXTENSION
     from couponapp.web.probes import record_gauges
 

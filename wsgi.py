@@ -2,7 +2,8 @@
 
 import sys
 
-from couponapp import cli, logs, settings
+from couponapp import cli, logs
+from couponapp.config import settings
 from couponapp.errors import ConfigurationError
 from couponapp.web import create_app
 

@@ -1,6 +1,6 @@
 """The one tree of errors.
 
-Each class has a stable `code` (the API's `code`, see `couponapp.web.answers` for the HTTP
+Each class has a stable `code` (the API's `code`, see `couponapp.web.responses` for the HTTP
 status that goes with it) and its docstring is the default message.
 """
 

@@ -14,16 +14,17 @@ from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis
 
-from couponapp import settings, tokens
+from couponapp.auth import tokens
+from couponapp.config import settings
+from couponapp.config.settings import Settings
 from couponapp.local.postgres import EmbeddedPostgres, free_port
 from couponapp.local.valkey import EmbeddedValkey
 from couponapp.planning import coupons
-from couponapp.settings import Settings
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.web import create_app
-from tests.pgrelay import PgRelay, relay_to
-from tests.servers import fresh_database, service_environ, with_database
+from tests.support.pgrelay import PgRelay, relay_to
+from tests.support.servers import fresh_database, service_environ, with_database
 
 TEMPLATE = f"couponapp_template_{os.getpid()}"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _PREFIX = f"{HASH_TAG}:limit"
 MAX_BATCH = 200
 # A caller gives up after this many time-outs: connecting and asking may take one each. At the 50 ms
-# of couponapp.guards.limits, the first request after a failure costs less than 100 ms.
+# of couponapp.guards.rate_limits, the first request after a failure costs less than 100 ms.
 PATIENCE = 1.8
 PROBE_EVERY_S = 1.0
 # So many answers in a row, each slower than this beyond the process's own delay, are as good as

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from redis import RedisError
 
-from couponapp import settings, tokens
+from couponapp.auth import tokens
+from couponapp.config import settings
+from couponapp.config.settings import LOCAL_ENV_FILE, Settings
 from couponapp.errors import ConfigurationError, CouponAppError, Unavailable
 from couponapp.local.postgres import EmbeddedPostgres, free_port
 from couponapp.local.processes import Child, end_orphans
 from couponapp.local.valkey import EmbeddedValkey
 from couponapp.planning import coupons
-from couponapp.settings import LOCAL_ENV_FILE, Settings
 from couponapp.signals import StopSignal
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts

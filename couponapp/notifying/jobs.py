@@ -17,11 +17,11 @@ import pybreaker
 
 from couponapp import metrics
 from couponapp.errors import ChannelFailed
-from couponapp.guards.breaker import CircuitBreaker, Refused, Rules, StateLog
-from couponapp.notifying import deliveries, fate
+from couponapp.guards.circuit_breaker import CircuitBreaker, Refused, Rules, StateLog
+from couponapp.notifying import deliveries, retry_policy
 from couponapp.notifying.channels import Channel
 from couponapp.notifying.deliveries import Claim, Failure
-from couponapp.notifying.pace import Pace
+from couponapp.notifying.throttle import Pace
 from couponapp.signals import StopSignal
 from couponapp.storage.pool import Pool
 
@@ -230,7 +230,7 @@ class _Run:
             lease_s = min((claim.left_s for claim in claims), default=math.inf) - one.policy.timeout_s
             self._end_s = min(self._end_s, one.clock() + lease_s)
             for claim in claims:
-                if buried := fate.of_poison(claim, self._name):
+                if buried := retry_policy.of_poison(claim, self._name):
                     self._failed.append(buried)
                 else:
                     self._claimed.append(claim)
@@ -244,8 +244,8 @@ class _Run:
         # What is no ChannelFailed is a mistake in a channel: tried again all the same, and kept.
         failed = error if isinstance(error, ChannelFailed) else ChannelFailed(repr(error))
         if failed.retry_after_s is not None:
-            self._delivery.close(min(failed.retry_after_s, fate.MAX_DELAY_S))
-        self._failed.append(fate.after_failure(one, failed, self._name, tries=self._delivery.policy.tries))
+            self._delivery.close(min(failed.retry_after_s, retry_policy.MAX_DELAY_S))
+        self._failed.append(retry_policy.after_failure(one, failed, self._name, tries=self._delivery.policy.tries))
 
     def _note(self) -> None:
         pool, name = self._delivery.pool, self._name

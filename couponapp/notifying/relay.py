@@ -18,7 +18,7 @@ from couponapp import metrics
 from couponapp.errors import Unavailable
 from couponapp.notifying import archive, deliveries, jobs, outbox
 from couponapp.notifying.deliveries import Leased
-from couponapp.notifying.pace import Pace
+from couponapp.notifying.throttle import Pace
 from couponapp.storage.pool import Connection, Pool
 
 log = logging.getLogger(__name__)

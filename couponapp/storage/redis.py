@@ -22,9 +22,9 @@ from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, SentinelConnectionPool, SentinelManagedConnection
 from redis.utils import str_if_bytes
 
-from couponapp import redis_address
+from couponapp.config import redis_url
+from couponapp.config.redis_url import Credentials, Group
 from couponapp.errors import ConfigurationError
-from couponapp.redis_address import Credentials, Group
 
 # What all our keys on a cluster have in common: a client of a cluster talks to one hash slot only,
 # and a script may touch only one.
@@ -52,7 +52,7 @@ def connect(url: str, *, timeout_s: float) -> Redis:
     host's name has the resolver's own bound.
 
     Args:
-        url: the address, as `couponapp.settings` accepts it.
+        url: the address, as `couponapp.config.settings` accepts it.
         timeout_s: seconds that connecting, and each answer, may take. What the address says
             about time-outs and tries does not count.
 
@@ -60,7 +60,7 @@ def connect(url: str, *, timeout_s: float) -> Redis:
         ConfigurationError: the address is not complete, or has arguments that nobody knows.
     """
     try:
-        group = redis_address.parse(url)
+        group = redis_url.parse(url)
         return _one_server(url, timeout_s) if group is None else _found_server(group, timeout_s)
     except (TypeError, ValueError, RedisError) as error:
         # Not the reason: it quotes what it tripped over, which may be part of a password.

@@ -14,7 +14,10 @@ from itsdangerous import BadSignature
 from prometheus_client import Counter
 from werkzeug.sansio.utils import get_host
 
-from couponapp import metrics, setting_values, settings
+from couponapp import metrics
+from couponapp.auth.tokens import verifier
+from couponapp.config import parsers, settings
+from couponapp.config.settings import Settings
 from couponapp.errors import (
     ConnectionLost,
     InvalidRequest,
@@ -23,31 +26,29 @@ from couponapp.errors import (
     ServerTrouble,
     StatementTimedOut,
 )
-from couponapp.guards.backlog import Backlog
-from couponapp.guards.breaker import CircuitBreaker, Forced, Rules, StateLog
-from couponapp.guards.bulkhead import Bulkhead
+from couponapp.guards.batcher import Bulkhead
+from couponapp.guards.circuit_breaker import CircuitBreaker, Forced, Rules, StateLog
 from couponapp.guards.deadline import Deadline
-from couponapp.guards.limits import RateLimits, Rates, headers_of
+from couponapp.guards.overload import Backlog
+from couponapp.guards.rate_limits import RateLimits, Rates, headers_of
 from couponapp.guards.strategy import standing
-from couponapp.guards.switches import Switches
+from couponapp.guards.switch_reader import Switches
 from couponapp.issuing.catalogue import Catalogue
-from couponapp.issuing.issue import Attempt, Claim, issue_together
 from couponapp.issuing.sold_out import SoldOut
-from couponapp.planning import switches
-from couponapp.settings import Settings
+from couponapp.issuing.statement import Attempt, Claim, issue_together
+from couponapp.operating import switches
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.storage.redis import connect
-from couponapp.tokens import verifier
-from couponapp.web import failures
-from couponapp.web.answers import SECURITY_HEADERS, Answer
-from couponapp.web.api import API_PREFIX, api
+from couponapp.web import error_handlers
+from couponapp.web.api.openapi import openapi
+from couponapp.web.api.views import API_PREFIX, api
 from couponapp.web.identity import Identity
 from couponapp.web.inputs import MAX_BODY_BYTES
-from couponapp.web.openapi import openapi
-from couponapp.web.pages import login, pages
+from couponapp.web.pages.views import login, pages
 from couponapp.web.parts import EXTENSION, Parts
 from couponapp.web.probes import probes
 from couponapp.web.proxies import TrustedProxies
+from couponapp.web.responses import SECURITY_HEADERS, Answer
 
 # A ping that takes longer than this is as good as none.
 PING_TIMEOUT_S = 0.2
@@ -82,7 +83,7 @@ def create_app(config: Settings | None = None) -> Flask:
         # One byte more, because a chunked body is cut off here without a word: see check_body.
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES + 1,
         MAX_FORM_PARTS=20,
-        SESSION_COOKIE_NAME=setting_values.SESSION_COOKIE,
+        SESSION_COOKIE_NAME=parsers.SESSION_COOKIE,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=config.cookie_secure,
         SEND_FILE_MAX_AGE_DEFAULT=300,  # their addresses carry no version
@@ -101,7 +102,7 @@ def create_app(config: Settings | None = None) -> Flask:
         app.register_blueprint(blueprint)
     if config.demo_login:
         app.register_blueprint(login)
-    failures.register(app)
+    error_handlers.register(app)
     app.before_request(lambda: _check_request(csrf, config.allowed_hosts))
     app.after_request(_finish)
     return app

@@ -11,7 +11,7 @@ from couponapp import metrics
 from couponapp.errors import CouponAppError
 from couponapp.guards.deadline import Deadline
 from couponapp.issuing.catalogue import Coupon, Status
-from couponapp.issuing.issue import Attempt, Claim, Outcome
+from couponapp.issuing.statement import Attempt, Claim, Outcome
 from couponapp.web import inputs
 from couponapp.web.parts import Parts
 

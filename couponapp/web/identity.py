@@ -6,8 +6,8 @@ from wsgiref.types import WSGIEnvironment
 
 from flask import Request
 
+from couponapp.auth.tokens import Remembering
 from couponapp.errors import Unauthenticated
-from couponapp.tokens import Remembering
 
 _SCHEME = "bearer "
 

@@ -8,15 +8,15 @@ from typing import cast
 from flask import current_app
 from redis import Redis
 
-from couponapp.guards.backlog import Backlog
-from couponapp.guards.breaker import CircuitBreaker
-from couponapp.guards.bulkhead import Bulkhead
-from couponapp.guards.limits import RateLimits
-from couponapp.guards.switches import Switches
+from couponapp.config.settings import Settings
+from couponapp.guards.batcher import Bulkhead
+from couponapp.guards.circuit_breaker import CircuitBreaker
+from couponapp.guards.overload import Backlog
+from couponapp.guards.rate_limits import RateLimits
+from couponapp.guards.switch_reader import Switches
 from couponapp.issuing.catalogue import Catalogue
-from couponapp.issuing.issue import Attempt, Claim
 from couponapp.issuing.sold_out import SoldOut
-from couponapp.settings import Settings
+from couponapp.issuing.statement import Attempt, Claim
 from couponapp.storage.pool import Pool
 from couponapp.web.identity import Identity
 

@@ -9,9 +9,9 @@ from pybreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN
 from redis import Redis, RedisError
 
 from couponapp import metrics
-from couponapp.guards.breaker import CircuitBreaker, Forced
-from couponapp.web.answers import answer, jittered_retry_after
+from couponapp.guards.circuit_breaker import CircuitBreaker, Forced
 from couponapp.web.parts import Parts, parts
+from couponapp.web.responses import answer, jittered_retry_after
 
 probes = Blueprint("probes", __name__)
 

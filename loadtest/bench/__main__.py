@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from loadtest import record
 from loadtest.bench import compare, document, growth, result, tables
 from loadtest.bench.core import core
 from loadtest.bench.guards import guards
 from loadtest.bench.result import Run
 from loadtest.bench.sender import sender
 from loadtest.bench.turns import Group, Seen, take_turns
-from loadtest.service import ROOT, Service, running_service
+from loadtest.load import record
+from loadtest.testbed.service import ROOT, Service, running_service
 
 ROUNDS = 9
 SECONDS = 0.6

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from couponapp.issuing.issue import issue
+from couponapp.issuing.statement import issue
 from loadtest.bench.servers import web_server
 from loadtest.bench.turns import Group, Variant
-from loadtest.service import Service
+from loadtest.testbed.service import Service
 
 BARE, FOR_UPDATE, REDIS_STOCK = "bare route", "FOR UPDATE + 3 limits", "Redis stock, pool of 50"
 ISSUED, SOLD_OUT = "ours: issued", "ours: sold out"
@@ -23,10 +23,10 @@ def core(service: Service) -> Iterator[list[Group]]:
         service: on which they run.
     """
     with (
-        web_server(service, "loadtest.baselines.bare:app") as bare,
+        web_server(service, "loadtest.bench.baselines.bare:app") as bare,
         web_server(service) as ours,
-        web_server(service, "loadtest.baselines.for_update:app") as for_update,
-        web_server(service, "loadtest.baselines.redis_stock:app") as redis_stock,
+        web_server(service, "loadtest.bench.baselines.for_update:app") as for_update,
+        web_server(service, "loadtest.bench.baselines.redis_stock:app") as redis_stock,
     ):
         event, sold_out = new_event(service), ISSUE.format(sold_out_event(service))
         variants = (

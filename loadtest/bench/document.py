@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from loadtest.bench import tables
-from loadtest.service import ROOT
+from loadtest.testbed.service import ROOT
 
-REFERENCE = ROOT / "loadtest" / "reference.json"
+REFERENCE = ROOT / "loadtest" / "bench" / "reference.json"
 DOCUMENT = ROOT / "docs" / "performance.md"
 _BLOCK = re.compile(r"(<!-- figures: ([a-z]+) -->\n)(.*?)(<!-- end of figures -->)", re.DOTALL)
 

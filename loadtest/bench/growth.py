@@ -14,7 +14,7 @@ from couponapp.storage.pool import Pool, Timeouts
 from loadtest.bench.core import ISSUE, new_event
 from loadtest.bench.servers import web_server
 from loadtest.bench.turns import Group, Variant
-from loadtest.service import Service
+from loadtest.testbed.service import Service
 
 PROCESSES = (1, 2, 4)
 ROWS = (10, 10_000, 1_000_000)

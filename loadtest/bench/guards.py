@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from loadtest.bench.core import ISSUE, new_event, sold_out_event
 from loadtest.bench.servers import Web, web_server
 from loadtest.bench.turns import Group, Variant
-from loadtest.service import Service
+from loadtest.testbed.service import Service
 
 ALL = "all guards"
-# By the first segment of the path, as loadtest/baselines/without.py has them.
+# By the first segment of the path, as loadtest/bench/baselines/without.py has them.
 ISSUING = {
     "backlog": "without the short queue",
     "limits": "without the rate limits",
@@ -36,7 +36,7 @@ def guards(service: Service) -> Iterator[list[Group]]:
     Args:
         service: on which they run.
     """
-    with web_server(service, "loadtest.baselines.without:make_app()") as web:
+    with web_server(service, "loadtest.bench.baselines.without:make_app()") as web:
         yield _groups(service, web)
 
 

@@ -12,8 +12,8 @@ from statistics import median, quantiles
 from typing import Any
 
 from couponapp import __version__
-from loadtest import record
 from loadtest.bench.turns import Group, Seen
+from loadtest.load import record
 
 # A field is added without a new number; one that goes, or changes its meaning, gets one.
 SCHEMA = 1
@@ -78,7 +78,7 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A result that was written before; errors as in `loadtest.record.read_written`."""
+    """A result that was written before; errors as in `loadtest.load.record.read_written`."""
     return record.read_written(path, what="result of make bench", schema=SCHEMA, needs="groups")
 
 

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.pool import Pool
 
-from couponapp import settings, tokens
-from loadtest.client import request_bytes
-from loadtest.generator import closed_loop
+from couponapp.auth import tokens
+from couponapp.config import settings
+from loadtest.driver.generator import closed_loop
+from loadtest.driver.http_client import request_bytes
 
 TOKEN_TTL_S = 3600
 

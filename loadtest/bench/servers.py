@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psutil
 
 from couponapp.local.processes import Child
-from loadtest.service import Service
+from loadtest.testbed.service import Service
 
 WEB, POSTGRES, REDIS = "web", "postgres", "redis"
 ROLES = (WEB, POSTGRES, REDIS)

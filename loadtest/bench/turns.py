@@ -14,7 +14,7 @@ from multiprocessing.pool import Pool
 from loadtest.bench import servers
 from loadtest.bench.sender import Sent, Turn, send
 from loadtest.bench.servers import Memory, Web
-from loadtest.usage import stolen_percent
+from loadtest.driver.usage import stolen_percent
 
 CLIENTS = 32
 WARM_UP_S = 0.5

@@ -22,8 +22,8 @@ from loadtest.faults import (
     on_web,
     run,
 )
+from loadtest.faults.host_load import BUSY_MS, wait_until_quiet
 from loadtest.faults.verdict import Verdict, table
-from loadtest.faults.yardstick import BUSY_MS, wait_until_quiet
 
 # Before a second try.
 QUIET_TIMEOUT_S = 30.0

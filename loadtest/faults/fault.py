@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
-from loadtest.faults.preload import Control
-from loadtest.faults.relay import Relay
-from loadtest.service import Service
+from loadtest.testbed.preload import Control
+from loadtest.testbed.relay import Relay
+from loadtest.testbed.service import Service
 
 # The deadline of an attempt, and what this machine may add to it.
 BOUND_S = 1.5

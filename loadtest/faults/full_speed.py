@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from statistics import median
 
-from loadtest.client import request_bytes
+from loadtest.driver.generator import closed_loop
+from loadtest.driver.http_client import request_bytes
 from loadtest.faults import on_redis
 from loadtest.faults.fault import Stage
+from loadtest.faults.host_load import Yardstick
 from loadtest.faults.verdict import Verdict
-from loadtest.faults.yardstick import Yardstick
-from loadtest.generator import closed_loop
-from loadtest.service import running_service
+from loadtest.testbed.service import running_service
 
 CLIENTS = 32
 # Several rounds, because a machine's own speed goes up and down within seconds.

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from couponapp.planning.verify import verify
+from couponapp.operating.verify import verify
 from couponapp.storage.pool import Pool, Timeouts
+from loadtest.driver.generator import Result
 from loadtest.faults.fault import BOUND_S, CIRCUIT_CLOSES_S, ISSUE, LOOK_UP, MINE, Fault, Lost, Shows
-from loadtest.generator import Result
-from loadtest.report import percentiles_ms
+from loadtest.load.report import percentiles_ms
 
 KINDS = (ISSUE, LOOK_UP, MINE)
 # A user and the code of the coupon.

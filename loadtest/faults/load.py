@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from loadtest.client import request_bytes
+from loadtest.driver.generator import Arrival, Result, open_loop
+from loadtest.driver.http_client import request_bytes
 from loadtest.faults.fault import ISSUE, LOOK_UP, MINE, Fault, Stage
-from loadtest.generator import Arrival, Result, open_loop
 
 READS_PER_S = 40
 # No promise is as long as this; who waits longer has no answer.

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 import psutil
 from redis import Redis
 
-from couponapp.issuing.issue import issue
+from couponapp.issuing.statement import issue
 from couponapp.local.processes import Child
 from couponapp.notifying import dead_letters, jobs
 from couponapp.storage.pool import Row
+from loadtest.driver.generator import Arrival, Result
 from loadtest.faults import judge
 from loadtest.faults.fault import BOUND_S, ISSUE, Stage
+from loadtest.faults.host_load import Yardstick
 from loadtest.faults.load import attempt, sender
-from loadtest.faults.shop import Shop, running_shop
 from loadtest.faults.verdict import Verdict
-from loadtest.faults.yardstick import Yardstick
-from loadtest.generator import Arrival, Result
-from loadtest.service import running_service
+from loadtest.testbed.service import running_service
+from loadtest.testbed.webhook_receiver import Shop, running_shop
 
 RATE_PER_S = 100
 BEFORE_S, AFTER_S = 2.0, 5.0

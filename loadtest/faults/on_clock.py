@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from email.utils import parsedate_to_datetime
 from functools import partial
 
-from loadtest.client import Connection, request_bytes
+from loadtest.driver.http_client import Connection, request_bytes
 from loadtest.faults.fault import Fault, Preloaded, Shows, Stage, answers
 from loadtest.faults.on_postgres import stranger
 

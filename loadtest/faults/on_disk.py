@@ -12,7 +12,7 @@ import psycopg
 from couponapp.errors import ConfigurationError
 from loadtest.faults.fault import Fault, Preloaded, Shows, Stage, answers
 from loadtest.faults.on_postgres import CACHED, REFUSED, REFUSED_READ, stranger
-from loadtest.faults.preload import Control
+from loadtest.testbed.preload import Control
 
 # A tired disk, shared with others: a commit writes once and flushes once.
 SLOW_S = 0.02

@@ -11,7 +11,7 @@ import psutil
 from loadtest.faults import on_postgres
 from loadtest.faults.fault import POOLS_HEAL_S, Fault, Shows, Stage
 from loadtest.faults.on_postgres import CACHED, REFUSED, REFUSED_READ
-from loadtest.faults.replica import Replica
+from loadtest.testbed.replica import Replica
 
 # A connection waits 2 s for the first server of its address before it tries the second; the rest is
 # for a pool that has begun to just before the second was ready.

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 import psutil
 
 from loadtest.faults.notifying import CHANNEL, QUEUE, NotificationFault, Scene, wait_for
-from loadtest.faults.receiving import Behaviour, answers, closes_after
+from loadtest.testbed.http_receiver import Behaviour, answers, closes_after
 
 RELAY = "relay"
 PATIENCE_S = 2

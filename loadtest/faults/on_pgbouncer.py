@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from loadtest.faults import pgbouncer
 from loadtest.faults.fault import Fault, Shows, Stage
 from loadtest.faults.on_postgres import CACHED, REFUSED, REFUSED_READ
-from loadtest.faults.pgbouncer import PgBouncer
+from loadtest.testbed import pgbouncer
+from loadtest.testbed.pgbouncer import PgBouncer
 
 
 def behind_pgbouncer(stage: Stage, stack: ExitStack) -> int:

@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, contextmanager
 import psutil
 from redis import Redis, RedisError
 
-from loadtest.client import Connection
+from loadtest.driver.http_client import Connection
 from loadtest.faults.fault import Behind, Fault, Shows, Stage, answers
 from loadtest.faults.load import attempt
 from loadtest.faults.watch import counting_in_redis, samples
-from loadtest.service import WEB_PROCESSES
+from loadtest.testbed.service import WEB_PROCESSES
 
 SLOW_S = 0.2
 USED_AGAIN_WITHIN_S = 60.0

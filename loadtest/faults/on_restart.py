@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from couponapp.local.processes import Child
 from loadtest.faults.fault import Fault, Stage, answers
-from loadtest.faults.proxy import Proxy, Upstream, proxy_to
-from loadtest.service import WEB_PROCESSES
+from loadtest.testbed.proxy import Proxy, Upstream, proxy_to
+from loadtest.testbed.service import WEB_PROCESSES
 
 TIMEOUT_S = 15.0
 # Each web server has one process: as many in all as with every other fault.

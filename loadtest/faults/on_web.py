@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 
 import psutil
 
-from loadtest.client import HOST
+from loadtest.driver.http_client import HOST
 from loadtest.faults import on_postgres, on_redis
 from loadtest.faults.fault import Fault, Lost, Shows, Stage, answers
-from loadtest.service import WEB_PROCESSES
+from loadtest.testbed.service import WEB_PROCESSES
 
 # Some hundred for a process itself, the rest for its part of the load's connections and as many others.
 FILES = 400

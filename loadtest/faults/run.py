@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from loadtest.client import HOST
-from loadtest.faults import judge, preload
+from loadtest.driver.http_client import HOST
+from loadtest.faults import judge
 from loadtest.faults.fault import CIRCUIT_CLOSES_S, Behind, Fault, Preloaded, Shows, Stage
+from loadtest.faults.host_load import Yardstick
 from loadtest.faults.judge import Course
 from loadtest.faults.load import plan, second_attempts, sender
-from loadtest.faults.relay import relay_to
 from loadtest.faults.verdict import Verdict, skipped
 from loadtest.faults.watch import Watch
-from loadtest.faults.yardstick import Yardstick
-from loadtest.service import Service, running_service
+from loadtest.testbed import preload
+from loadtest.testbed.relay import relay_to
+from loadtest.testbed.service import Service, running_service
 
 BEFORE_S = 2.0
 AFTER_S = 1.5

@@ -9,9 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from couponapp.metrics import BREAKER_STATE, LIMITS_SHARED
-from loadtest.client import HOST
-from loadtest.faults.beside import running_beside
-from loadtest.service import WEB_PROCESSES
+from loadtest.driver.http_client import HOST
+from loadtest.testbed.background import running_beside
+from loadtest.testbed.service import WEB_PROCESSES
 
 POLL_S = 0.5
 CIRCUIT, COUNTING_IN_REDIS = (next(iter(gauge.describe())).name for gauge in (BREAKER_STATE, LIMITS_SHARED))

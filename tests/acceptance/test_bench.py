@@ -18,17 +18,17 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
-from couponapp import settings
-from couponapp.guards.breaker import Forced
+from couponapp.config import settings
+from couponapp.guards.circuit_breaker import Forced
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
 from couponapp.web.parts import EXTENSION, Parts
-from loadtest.baselines.without import Chooser
 from loadtest.bench import compare, document, result
 from loadtest.bench.__main__ import PARTS, ROUNDS, main
+from loadtest.bench.baselines.without import Chooser
 from loadtest.bench.servers import Web
 from loadtest.bench.turns import Group, Seen, Variant, take_turns
-from tests.servers import JWT_SECRET, ROOT
+from tests.support.servers import JWT_SECRET, ROOT
 
 SHORT = ("--rounds", "1", "--seconds", "0.1", "--rows", "10", "100", "1000")
 # What each part of the names takes away; everything else must be the very same object.

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from couponapp.issuing.issue import issue
+from couponapp.issuing.statement import issue
 from couponapp.local.postgres import EmbeddedPostgres
+from couponapp.operating.verify import verify
 from couponapp.planning import coupons
-from couponapp.planning.verify import verify
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool
-from tests.servers import own_postgres, running_web, service_environ, wait_until
+from tests.support.servers import own_postgres, running_web, service_environ, wait_until
 
 CLIENTS = 8
 ACKNOWLEDGED_BEFORE = 60

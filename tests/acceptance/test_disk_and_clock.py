@@ -13,20 +13,21 @@ from urllib.parse import urlencode
 import psycopg
 import pytest
 
-from couponapp import settings, tokens
+from couponapp.auth import tokens
+from couponapp.config import settings
 from couponapp.errors import Unavailable
-from couponapp.issuing.issue import issue
+from couponapp.issuing.statement import issue
 from couponapp.local.postgres import EmbeddedPostgres
+from couponapp.operating.verify import verify
 from couponapp.planning import coupons
-from couponapp.planning.verify import verify
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
-from loadtest.client import Reply, request_bytes
-from loadtest.faults import preload
-from loadtest.faults.preload import Control
-from tests.breakable import Site, impatient_site
-from tests.crowd import ask, crowd, out_of_bounds, wait_until_it_issues
-from tests.servers import Web, own_postgres, running_web, wait_until
+from loadtest.driver.http_client import Reply, request_bytes
+from loadtest.testbed import preload
+from loadtest.testbed.preload import Control
+from tests.support.breakable import Site, impatient_site
+from tests.support.crowd import ask, crowd, out_of_bounds, wait_until_it_issues
+from tests.support.servers import Web, own_postgres, running_web, wait_until
 
 pytestmark = pytest.mark.skipif(bool(preload.missing()) and not os.environ.get("CI"), reason=preload.missing())
 
@@ -98,7 +99,7 @@ def test_while_the_disk_is_full_or_stalls_attempts_are_refused_in_time_and_reads
 
 def test_without_bounds_the_same_crowd_waits_for_the_stalled_disk(stand: Stand) -> None:
     environ = {**stand.site.environ, "WITHOUT": "bounds"}
-    with running_web(stand.site.directory, environ, processes=1, app="tests.wsgi_unguarded:app") as web:
+    with running_web(stand.site.directory, environ, processes=1, app="tests.support.wsgi_unguarded:app") as web:
         wait_until_it_issues(web, stand.site)
         stand.postgres.slow_disk(STALL_S)
         wrong = out_of_bounds(crowd(web, [stand.site.attempt() for _ in range(CROWD)], timeout_s=ENOUGH_S), 201, 503)

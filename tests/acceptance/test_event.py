@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from couponapp.operating.verify import verify
 from couponapp.planning import coupons
-from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
-from tests.servers import Answer, Web, running_web, running_worker, wait_until
+from tests.support.servers import Answer, Web, running_web, running_worker, wait_until
 
 STOCK = 300
 USERS = 900

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from loadtest.client import request_bytes
+from loadtest.driver.http_client import request_bytes
 from loadtest.faults.judge import broken_records
-from loadtest.faults.replica import Replica
-from tests.breakable import Site, impatient_site
-from tests.crowd import Timed, crowd, out_of_bounds
-from tests.servers import Web, running_web, wait_until
+from loadtest.testbed.replica import Replica
+from tests.support.breakable import Site, impatient_site
+from tests.support.crowd import Timed, crowd, out_of_bounds
+from tests.support.servers import Web, running_web, wait_until
 
 CROWD = 16
 ISSUES_TIMEOUT_S = 30.0

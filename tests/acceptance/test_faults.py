@@ -9,10 +9,10 @@ from statistics import median
 
 import pytest
 
-from loadtest.client import Connection, request_bytes
-from tests.breakable import Site, impatient_site
-from tests.crowd import crowd, out_of_bounds, pressed, wait_until_it_issues
-from tests.servers import Web, running_web
+from loadtest.driver.http_client import Connection, request_bytes
+from tests.support.breakable import Site, impatient_site
+from tests.support.crowd import crowd, out_of_bounds, pressed, wait_until_it_issues
+from tests.support.servers import Web, running_web
 
 Fault = Callable[[Site], AbstractContextManager[None]]
 
@@ -48,7 +48,10 @@ def web(guarded: Web, site: Site) -> Iterator[Web]:
 def without(site: Site, guard: str, **environ: str) -> AbstractContextManager[Web]:
     """A web server with one guard taken away."""
     return running_web(
-        site.directory, {**site.environ, "WITHOUT": guard, **environ}, processes=1, app="tests.wsgi_unguarded:app"
+        site.directory,
+        {**site.environ, "WITHOUT": guard, **environ},
+        processes=1,
+        app="tests.support.wsgi_unguarded:app",
     )
 
 

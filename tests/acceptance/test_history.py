@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from couponapp.operating.verify import verify
 from couponapp.planning import coupons
-from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
-from loadtest.history import Answered, Operated, check
-from tests.servers import Answer, Web, running_web, send, wait_until
+from loadtest.load.history import Answered, Operated, check
+from tests.support.servers import Answer, Web, running_web, send, wait_until
 
 CLIENTS = 12
 USERS = 300
@@ -162,6 +162,6 @@ def test_the_checker_finds_a_wrong_statement_in_the_answers_alone(
     told: str,
 ) -> None:
     wrongly = {**environ, "COUPON_LIMIT_GLOBAL": "1000000/minute", "WRONG": wrong}
-    with running_web(tmp_path, wrongly, processes=1, arguments=("tests.wrong_app:app",)) as web:
+    with running_web(tmp_path, wrongly, processes=1, arguments=("tests.support.wrong_app:app",)) as web:
         _, contradictions = event(web, pool, new_coupon(total=TOTAL), token_of)
     assert any(told in line for line in contradictions), contradictions[:5]

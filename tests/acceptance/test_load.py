@@ -16,15 +16,15 @@ import jsonschema_rs
 import psutil
 import pytest
 
-from couponapp.issuing.issue import issue
-from couponapp.web.openapi import document
-from loadtest import books
-from loadtest.fleet import LEAD_S, Job, fleet
-from loadtest.plans import Site
-from loadtest.scenarios import SCENARIOS
-from loadtest.service import Service, running_service
-from loadtest.usage import watching
-from tests.servers import ROOT, wait_until
+from couponapp.issuing.statement import issue
+from couponapp.web.api.openapi import document
+from loadtest.driver.usage import watching
+from loadtest.load import ledger
+from loadtest.load.plans import Site
+from loadtest.load.scenarios import SCENARIOS
+from loadtest.load.workers import LEAD_S, Job, fleet
+from loadtest.testbed.service import Service, running_service
+from tests.support.servers import ROOT, wait_until
 
 SCHEMA = json.loads((ROOT / "docs/load-record.schema.json").read_text())
 SHORT = ("--rate", "80", "--seconds", "2", "--users", "90")
@@ -121,12 +121,12 @@ def test_a_run_that_is_asked_to_end_leaves_no_process_behind(tmp_path: Path) -> 
 def test_the_books_say_what_the_database_holds(service: Service) -> None:
     coupon_id = service.new_coupon(2)
     issue(service.pool, coupon_id, "kim")
-    held = books.read_when_notified(service.pool, coupon_id, timeout_s=0.1, tell=lambda _: None)
+    held = ledger.read_when_notified(service.pool, coupon_id, timeout_s=0.1, tell=lambda _: None)
     assert (held.total, held.issued, held.waiting, held.early, held.violations) == (2, 1, 1, 0, [])
     assert set(held.owners) == {"kim"}
     service.pool.execute("UPDATE coupon_stock SET remaining = 2 WHERE coupon_id = %s", [coupon_id])
     service.pool.execute("UPDATE coupons SET opens_at = now() + interval '1 hour' WHERE id = %s", [coupon_id])
-    worse = books.read(service.pool, coupon_id)
+    worse = ledger.read(service.pool, coupon_id)
     assert (len(worse.violations), worse.early) == (1, 1)
     service.pool.execute("UPDATE coupon_stock SET remaining = 1 WHERE coupon_id = %s", [coupon_id])
 
@@ -159,7 +159,7 @@ def test_what_a_process_and_its_children_use_is_seen() -> None:
 
 
 def test_the_locust_file_compiles_and_asks_what_the_api_has() -> None:
-    source = (ROOT / "loadtest/locustfile.py").read_text()
+    source = (ROOT / "loadtest/load/locustfile.py").read_text()
     compile(source, "locustfile.py", "exec")
     named = {
         node.value

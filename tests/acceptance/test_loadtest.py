@@ -12,13 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from couponapp.issuing.issue import issue
-from loadtest.client import Connection, _was_closed, request_bytes
+from couponapp.issuing.statement import issue
+from loadtest.driver.generator import Arrival, closed_loop, open_loop
+from loadtest.driver.http_client import Connection, _was_closed, request_bytes
 from loadtest.faults import judge
-from loadtest.faults.relay import relay_to
-from loadtest.generator import Arrival, closed_loop, open_loop
-from loadtest.service import Service, running_service
-from tests.servers import ROOT, wait_until
+from loadtest.testbed.relay import relay_to
+from loadtest.testbed.service import Service, running_service
+from tests.support.servers import ROOT, wait_until
 
 
 @pytest.fixture(scope="module")

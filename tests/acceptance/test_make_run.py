@@ -23,8 +23,8 @@ import psutil
 import pytest
 
 from couponapp.local.postgres import free_port
-from tests.pgrelay import relay_to
-from tests.servers import ROOT, wait_until
+from tests.support.pgrelay import relay_to
+from tests.support.servers import ROOT, wait_until
 
 FIRST_START_S = 300  # installs everything, perhaps with a cold cache
 START_S = 30

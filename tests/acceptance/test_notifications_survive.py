@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from couponapp.planning.verify import verify
+from couponapp.operating.verify import verify
 from couponapp.storage.pool import Pool
-from loadtest.faults.receiving import answers, closes_after
-from tests.notification_stage import HEAL_S, Stage, frozen
-from tests.notifying import count, issue_to
-from tests.receiver import hang
-from tests.servers import wait_until
+from loadtest.testbed.http_receiver import answers, closes_after
+from tests.support.notification_stage import HEAL_S, Stage, frozen
+from tests.support.notifying import count, issue_to
+from tests.support.receiver import hang
+from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
 CHAOS_S = float(os.environ.get("COUPON_TEST_CHAOS_S", "4"))

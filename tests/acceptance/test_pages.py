@@ -12,13 +12,14 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Response, expect, sync_playwright
 from redis import Redis
 
-from couponapp import settings, tokens
-from couponapp.issuing.issue import issue
+from couponapp.auth import tokens
+from couponapp.config import settings
+from couponapp.issuing.statement import issue
 from couponapp.planning import coupons
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
 from tests.conftest import CHROMIUM
-from tests.servers import Web, fresh_database, own_postgres, running_web, service_environ, wait_until
+from tests.support.servers import Web, fresh_database, own_postgres, running_web, service_environ, wait_until
 
 pytestmark = pytest.mark.browser
 

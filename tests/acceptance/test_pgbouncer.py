@@ -11,12 +11,12 @@ from statistics import median
 import pytest
 
 from couponapp.storage import migrations
-from loadtest.client import request_bytes
-from loadtest.faults.pgbouncer import RECOMMENDED, PgBouncer, prepare_role
-from tests.breakable import DEADLINE_MS, Site, impatient_site
-from tests.crowd import ask, crowd, out_of_bounds, pressed, wait_until_it_issues
-from tests.pgbouncers import needs_pgbouncer, running_pgbouncer
-from tests.servers import ROOT, Web, running_web, running_worker, wait_until
+from loadtest.driver.http_client import request_bytes
+from loadtest.testbed.pgbouncer import RECOMMENDED, PgBouncer, prepare_role
+from tests.support.breakable import DEADLINE_MS, Site, impatient_site
+from tests.support.crowd import ask, crowd, out_of_bounds, pressed, wait_until_it_issues
+from tests.support.pgbouncers import needs_pgbouncer, running_pgbouncer
+from tests.support.servers import ROOT, Web, running_web, running_worker, wait_until
 
 pytestmark = needs_pgbouncer
 
@@ -75,7 +75,7 @@ def test_behind_pgbouncer_everything_is_answered(web: Web, site: Site) -> None:
 def test_a_driver_that_prepares_statements_all_the_same_fails(site: Site, between: PgBouncer) -> None:
     # The negative control of the test above.
     environ = {**site.environ, "DATABASE_URL": between.url, "WITHOUT": "look at sessions"}
-    with running_web(site.directory, environ, app="tests.wsgi_unguarded:app", probe="/livez") as web:
+    with running_web(site.directory, environ, app="tests.support.wsgi_unguarded:app", probe="/livez") as web:
         assert 500 in statuses_of_everything(web, site)
 
 

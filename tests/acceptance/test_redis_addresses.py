@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from couponapp.issuing.issue import issue
+from couponapp.issuing.statement import issue
 from couponapp.storage.pool import Pool
-from tests.servers import ROOT, Web, running_web, running_worker, service_environ, wait_until
-from tests.valkeys import FAILOVER_TIMEOUT_S, Server, cluster_of_valkeys, watched_valkeys
+from tests.support.servers import ROOT, Web, running_web, running_worker, service_environ, wait_until
+from tests.support.valkeys import FAILOVER_TIMEOUT_S, Server, cluster_of_valkeys, watched_valkeys
 
 NewCoupon = Callable[..., int]
 DELIVERED_TIMEOUT_S = 60.0

@@ -10,14 +10,14 @@ from itertools import count
 
 import pytest
 
-from loadtest.client import Connection, Reply
+from loadtest.driver.http_client import Connection, Reply
 from loadtest.faults import on_restart
 from loadtest.faults.fault import Stage
 from loadtest.faults.judge import broken_records
 from loadtest.faults.load import attempt
 from loadtest.faults.on_restart import Instances
-from loadtest.faults.proxy import Proxy, Upstream
-from loadtest.service import running_service
+from loadtest.testbed.proxy import Proxy, Upstream
+from loadtest.testbed.service import running_service
 
 CLIENTS = 4
 STOCK = 100_000

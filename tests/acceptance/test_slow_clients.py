@@ -13,11 +13,13 @@ from statistics import median
 import psutil
 import pytest
 
-from couponapp import open_files, settings, tokens
+from couponapp.auth import tokens
+from couponapp.config import settings
 from couponapp.planning import coupons
+from couponapp.server import open_files
 from couponapp.storage.pool import Pool, Timeouts
-from tests.servers import Answer, Web, fresh_database, running_web, service_environ, wait_until
-from tests.shape import told
+from tests.support.servers import Answer, Web, fresh_database, running_web, service_environ, wait_until
+from tests.support.shape import told
 
 STYLE_SHEET = "/static/vendor/pico-2.1.1.indigo.min.css"
 SLOW_EACH = 500

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.servers import ROOT, wait_until
+from tests.support.servers import ROOT, wait_until
 
 GIVE_UP_S = 60.0
 

@@ -13,10 +13,10 @@ from contextlib import ExitStack
 import psutil
 import pytest
 
-from loadtest.client import HOST, request_bytes
-from tests.breakable import Site, breakable_site
-from tests.crowd import Timed, ask, in_flight, out_of_bounds, pressed, wait_until_it_issues
-from tests.servers import Web, running_web, wait_until
+from loadtest.driver.http_client import HOST, request_bytes
+from tests.support.breakable import Site, breakable_site
+from tests.support.crowd import Timed, ask, in_flight, out_of_bounds, pressed, wait_until_it_issues
+from tests.support.servers import Web, running_web, wait_until
 
 IN_FLIGHT = 4
 # As many connections, and far more time than a test needs to reach the moment at which what waits is let go.

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import load
 from loadtest.faults import on_postgres, on_redis, run
 from loadtest.faults.fault import Fault, Shows, Stage
-from loadtest.options import Options
-from loadtest.promises import judge
-from loadtest.scenarios import ISSUE, SCENARIOS, Scenario
-from loadtest.service import Service
+from loadtest.load import run as load_run
+from loadtest.load.options import Options
+from loadtest.load.promises import judge
+from loadtest.load.scenarios import ISSUE, SCENARIOS, Scenario
+from loadtest.testbed.service import Service
 
 # Pieces for half of those who come, and each of them comes more than once.
 EVENT = replace(SCENARIOS["incident"], rate_per_s=80.0, seconds=3, stock=40, users=80, mix={ISSUE: 1})
@@ -31,7 +31,7 @@ def broken_promises(scenario: Scenario, *, notified_s: float = 4.0) -> set[str]:
     """What a run of `make load` finds broken; where notifications never come, they are not waited for long."""
     promises = replace(scenario.promises, notified_s=notified_s)
     shorter = replace(with_setting(scenario, **PATIENT), promises=promises)
-    outcome = load.on_own_service(Options(shorter, 1, Path(), 1, 1, 64, None))
+    outcome = load_run.on_own_service(Options(shorter, 1, Path(), 1, 1, 64, None))
     checks = judge(shorter, outcome.sent.results, outcome.books, outcome.samples)
     return {check.name for check in checks if not check.kept} - OF_SPEED
 
@@ -66,7 +66,7 @@ def test_the_service_as_it_is_keeps_every_promise(scenario: Scenario) -> None:
 def test_a_wrong_statement_breaks_a_promise_of_a_load(
     put_in_place: Callable[[str], None], statement: str, told: str
 ) -> None:
-    put_in_place("tests.wrong_app:app")
+    put_in_place("tests.support.wrong_app:app")
     assert told in broken_promises(with_setting(EVENT, WRONG=statement))
 
 
@@ -108,7 +108,7 @@ LOCKED, FROZEN = (
 )
 def test_a_service_without_a_guard_is_found_broken_by_its_fault(fault: Fault, without: str, told: str) -> None:
     def serves(stage: Stage, _: ExitStack) -> int:
-        return stage.service.start_web("tests.wsgi_unguarded:app", environ={"WITHOUT": without})
+        return stage.service.start_web("tests.support.wsgi_unguarded:app", environ={"WITHOUT": without})
 
     # Shorter, since it need not become well again.
     broken = run.run(replace(fault, serves=serves, shows=Shows.NOTHING, lasts_s=2.0)).broken

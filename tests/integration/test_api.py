@@ -11,13 +11,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from couponapp import settings, tokens
-from couponapp.issuing.issue import issue
+from couponapp.auth import tokens
+from couponapp.config import settings
+from couponapp.issuing.statement import issue
 from couponapp.local.postgres import free_port
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
-from tests.servers import service_environ
-from tests.shape import shape, told
+from tests.support.servers import service_environ
+from tests.support.shape import shape, told
 
 NewCoupon = Callable[..., int]
 MakeApp = Callable[..., Flask]

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from couponapp import settings, tokens
+from couponapp.auth import tokens
+from couponapp.config import settings
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
-from loadtest.client import Connection, request_bytes
-from loadtest.generator import closed_loop
-from tests.servers import Web, running_web, wait_until
+from loadtest.driver.generator import closed_loop
+from loadtest.driver.http_client import Connection, request_bytes
+from tests.support.servers import Web, running_web, wait_until
 
 # Far more than one process serves in a round of a millisecond.
 CLIENTS = 64

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from couponapp.web.inputs import MAX_BODY_BYTES
-from tests.servers import Answer, Web, fresh_database, running_web, service_environ
-from tests.shape import told
+from tests.support.servers import Answer, Web, fresh_database, running_web, service_environ
+from tests.support.shape import told
 
 
 @pytest.fixture(scope="module")

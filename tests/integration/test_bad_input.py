@@ -10,12 +10,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from couponapp import settings
+from couponapp.config import settings
+from couponapp.operating.verify import verify
 from couponapp.planning import coupons
-from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
 from couponapp.web.inputs import MAX_BODY_BYTES
-from tests.shape import is_page, shape, told
+from tests.support.shape import is_page, shape, told
 
 NewCoupon = Callable[..., int]
 Bearer = Callable[[str], dict[str, str]]

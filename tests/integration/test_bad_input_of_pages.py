@@ -11,11 +11,11 @@ from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 
-from couponapp.issuing.issue import issue
+from couponapp.issuing.statement import issue
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
-from tests.servers import JWT_SECRET
-from tests.shape import csrf_token, is_page, shape
+from tests.support.servers import JWT_SECRET
+from tests.support.shape import csrf_token, is_page, shape
 
 NewCoupon = Callable[..., int]
 Bearer = Callable[[str], dict[str, str]]

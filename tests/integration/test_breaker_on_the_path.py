@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pybreaker import STATE_CLOSED, STATE_OPEN
 
-from couponapp import settings
+from couponapp.config import settings
 from couponapp.errors import (
     ConstraintViolated,
     CouponNotFound,
@@ -20,11 +20,11 @@ from couponapp.errors import (
     Shed,
     TooManyRequests,
 )
-from couponapp.guards.breaker import CircuitBreaker, Forced
+from couponapp.guards.circuit_breaker import CircuitBreaker, Forced
 from couponapp.storage.pool import Pool
 from couponapp.web.app import speaks_against_postgresql
-from tests.pgrelay import PgRelay
-from tests.servers import wait_until
+from tests.support.pgrelay import PgRelay
+from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
 Bearer = Callable[[str], dict[str, str]]

@@ -14,13 +14,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from couponapp import settings
-from couponapp.guards.breaker import CircuitBreaker, Forced
-from couponapp.guards.switches import Switches
-from couponapp.planning import switches as switchboard
+from couponapp.config import settings
+from couponapp.guards.circuit_breaker import CircuitBreaker, Forced
+from couponapp.guards.switch_reader import Switches
+from couponapp.operating import switches as switchboard
 from couponapp.storage.pool import Pool
-from tests.pgrelay import PgRelay
-from tests.servers import ROOT, Web, running_web, wait_until
+from tests.support.pgrelay import PgRelay
+from tests.support.servers import ROOT, Web, running_web, wait_until
 
 NewCoupon = Callable[..., int]
 Bearer = Callable[[str], dict[str, str]]

@@ -17,9 +17,9 @@ import pytest
 
 from couponapp.errors import ChannelFailed
 from couponapp.local.postgres import free_port
-from couponapp.notifying.channels.email import MAX_PER_CONNECTION, EmailChannel
+from couponapp.notifying.channels.email.channel import MAX_PER_CONNECTION, EmailChannel
 from couponapp.notifying.outbox import Notice
-from tests.mailbox import PASSWORD, USER, Mailbox, certificate, running_mailbox
+from tests.support.mailbox import PASSWORD, USER, Mailbox, certificate, running_mailbox
 
 MOMENT = datetime(2026, 11, 23, 2, 36, 58, 796_000, UTC)
 NOTICE = Notice(

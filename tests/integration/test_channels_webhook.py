@@ -16,12 +16,12 @@ import pytest
 
 from couponapp.errors import ChannelFailed
 from couponapp.local.postgres import free_port
-from couponapp.notifying.channels.addresses import connect, is_public
-from couponapp.notifying.channels.webhook import WebhookChannel
+from couponapp.notifying.channels.webhook.addresses import connect, is_public
+from couponapp.notifying.channels.webhook.channel import WebhookChannel
 from couponapp.notifying.outbox import Notice
-from loadtest.faults.receiving import Behaviour, answers, closes_after
-from tests.receiver import SECRET, Receiver, drip, hang, running_receiver, say
-from tests.servers import ROOT
+from loadtest.testbed.http_receiver import Behaviour, answers, closes_after
+from tests.support.receiver import SECRET, Receiver, drip, hang, running_receiver, say
+from tests.support.servers import ROOT
 
 MOMENT = datetime(2026, 11, 23, 2, 36, 58, 796_000, UTC)
 NOTICE = Notice(

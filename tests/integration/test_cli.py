@@ -15,11 +15,13 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from couponapp import cli, settings, tokens
-from couponapp.issuing.issue import issue
+from couponapp import cli
+from couponapp.auth import tokens
+from couponapp.config import settings
+from couponapp.issuing.statement import issue
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
-from tests.servers import JWT_SECRET, ROOT
+from tests.support.servers import JWT_SECRET, ROOT
 
 NewCoupon = Callable[..., int]
 Run = Callable[..., Result]

@@ -17,9 +17,9 @@ import pytest
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from couponapp.web.proxies import TrustedProxies
-from tests.servers import ROOT, Web, end, fresh_database, running_web, service_environ, wait_until
+from tests.support.servers import ROOT, Web, end, fresh_database, running_web, service_environ, wait_until
 
-APP = "tests.address_app:app"
+APP = "tests.support.address_app:app"
 PEER = "127.0.0.1"  # the last proxy, as gunicorn sees it
 CLIENT = "203.0.113.9"
 FORGED = "198.51.100.66"

@@ -15,10 +15,10 @@ from couponapp.errors import ChannelFailed
 from couponapp.notifying import dead_letters, jobs, outbox
 from couponapp.notifying import deliveries as table
 from couponapp.notifying.relay import Relay
-from couponapp.planning.verify import verify
+from couponapp.operating.verify import verify
 from couponapp.storage.pool import Pool
-from tests.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
-from tests.servers import wait_until
+from tests.support.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
+from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
 
@@ -35,7 +35,7 @@ def flask(app: Flask, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, value)
 
     def run(*arguments: str) -> Result:
-        from couponapp.notifications_cli import notification_commands
+        from couponapp.cli.notifications import notification_commands
 
         return app.test_cli_runner().invoke(notification_commands, arguments)
 

@@ -17,14 +17,14 @@ import pytest
 
 from couponapp.errors import DeadlineExceeded, PoolExhausted, StatementTimedOut
 from couponapp.guards.deadline import Deadline
-from couponapp.issuing.issue import Outcome, issue
+from couponapp.issuing.statement import Outcome, issue
 from couponapp.local.postgres import EmbeddedPostgres
+from couponapp.operating.verify import verify
 from couponapp.planning import coupons
-from couponapp.planning.verify import verify
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool
 from couponapp.storage.watchdog import HasDescriptor, Watch, Watchdog
-from tests.servers import own_postgres, wait_until
+from tests.support.servers import own_postgres, wait_until
 
 NewCoupon = Callable[..., int]
 SLEEPS = "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 from flask import Flask
 
-from couponapp import settings
+from couponapp.config import settings
 from couponapp.errors import TooManyRequests
 from couponapp.issuing.catalogue import Catalogue
-from couponapp.issuing.issue import Outcome
+from couponapp.issuing.statement import Outcome
 from couponapp.web.attempt import attempt_to_issue
 from couponapp.web.parts import Parts
 

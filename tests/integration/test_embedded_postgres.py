@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.servers import own_postgres, wait_until
+from tests.support.servers import own_postgres, wait_until
 
 
 def test_a_killed_server_starts_again_although_a_session_of_its_predecessor_is_not_gone_yet(tmp_path: Path) -> None:

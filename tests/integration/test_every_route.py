@@ -10,8 +10,8 @@ from flask import Flask, Response
 from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 
-from couponapp import settings
-from tests.shape import csrf_token, is_page, shape, told
+from couponapp.config import settings
+from tests.support.shape import csrf_token, is_page, shape, told
 
 MakeApp = Callable[..., Flask]
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from couponapp.client_connection import MAX_HEAD_BYTES
+from couponapp.server.client_connection import MAX_HEAD_BYTES
 from couponapp.web.inputs import MAX_BODY_BYTES
-from tests.servers import Answer, Web, fresh_database, running_web, service_environ, wait_until
-from tests.shape import shape, told
+from tests.support.servers import Answer, Web, fresh_database, running_web, service_environ, wait_until
+from tests.support.shape import shape, told
 
 BOUND_S = 30.0
 ISSUE = b"POST /api/v1/coupons/4711/issue HTTP/1.1\r\nHost: localhost\r\n"

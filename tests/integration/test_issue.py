@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from couponapp.issuing.codes import ALPHABET
-from couponapp.issuing.issue import Outcome, issue
+from couponapp.issuing.statement import Outcome, issue
+from couponapp.operating.verify import verify
 from couponapp.planning import coupons
-from couponapp.planning.verify import verify
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool
-from tests.servers import own_postgres
+from tests.support.servers import own_postgres
 
 NewCoupon = Callable[..., int]
 

@@ -21,13 +21,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from couponapp import key_set
+from couponapp.auth import jwks
+from couponapp.auth.jwks import MIN_REFRESH_GAP_S, KeySet
+from couponapp.auth.tokens import Claims, KeySetVerifier, Remembering
 from couponapp.errors import ConfigurationError, Unauthenticated, Unavailable
-from couponapp.key_set import MIN_REFRESH_GAP_S, KeySet
 from couponapp.local.postgres import free_port
-from couponapp.tokens import Claims, KeySetVerifier, Remembering
-from tests.bearers import ACCEPTED, REFUSED, SECRET, ask, bad_tokens, by_hand, client_of, good, hs256
-from tests.servers import wait_until
+from tests.support.bearers import ACCEPTED, REFUSED, SECRET, ask, bad_tokens, by_hand, client_of, good, hs256
+from tests.support.servers import wait_until
 
 GIVE_UP_S = 20.0
 
@@ -311,7 +311,7 @@ def test_a_new_key_is_picked_up_when_the_first_token_names_it(key_server: KeySer
 def test_a_key_that_the_shop_withdraws_is_forgotten_without_anybody_asking(
     key_server: KeyServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_set, "REFRESH_EVERY_S", 0.01)
+    monkeypatch.setattr(jwks, "REFRESH_EVERY_S", 0.01)
     keys, token = verifier(key_server.url, clock), signed("ES256")
     assert accepts(keys, token)
     key_server.body = document(jwk("RS256"))

@@ -8,8 +8,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from couponapp import settings
-from couponapp.issuing.issue import issue
+from couponapp.config import settings
+from couponapp.issuing.statement import issue
 from couponapp.local.postgres import free_port
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool

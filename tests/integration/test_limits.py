@@ -16,11 +16,11 @@ from redis import Redis
 
 from couponapp.errors import TooManyRequests
 from couponapp.guards import counters, strategy
-from couponapp.guards.limits import REDIS_TIMEOUT_S, RateLimits, Rates, headers_of
+from couponapp.guards.rate_limits import REDIS_TIMEOUT_S, RateLimits, Rates, headers_of
 from couponapp.local.postgres import free_port
 from couponapp.local.valkey import EmbeddedValkey
-from loadtest.faults.relay import relay_to
-from tests.servers import wait_until
+from loadtest.testbed.relay import relay_to
+from tests.support.servers import wait_until
 
 MANY = "1000000/minute"
 # On a busy machine a healthy Redis may take longer than the service would wait for it.

@@ -13,7 +13,7 @@ import pytest
 from couponapp.errors import ConfigurationError
 from couponapp.storage import migrations
 from couponapp.storage.migrations import migrate
-from tests.servers import fresh_database, wait_until
+from tests.support.servers import fresh_database, wait_until
 
 LEDGER = "SELECT version, name FROM schema_migrations ORDER BY version"
 

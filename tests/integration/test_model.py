@@ -15,13 +15,13 @@ import psycopg
 import pytest
 from hypothesis import Phase
 
-from couponapp.issuing import issue as issuing
+from couponapp.issuing import statement as issuing
 from couponapp.planning import coupons as planning
 from couponapp.storage.pool import Pool, Timeouts
-from tests.coupon_shop import Stand, run
-from tests.mutants import mutated
-from tests.pgrelay import PgRelay
-from tests.wrong_statements import WRONG_STATEMENTS
+from tests.support.coupon_machine import Stand, run
+from tests.support.mutants import mutated
+from tests.support.pgrelay import PgRelay
+from tests.support.wrong_statements import WRONG_STATEMENTS
 
 CONNECTIONS = 2
 

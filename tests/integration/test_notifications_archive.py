@@ -11,11 +11,11 @@ from rq import Queue
 from couponapp.notifying import archive, dead_letters, outbox
 from couponapp.notifying import deliveries as table
 from couponapp.notifying.relay import Relay
+from couponapp.operating.verify import verify
 from couponapp.planning import coupons
-from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
-from tests.notifying import issue_to
-from tests.servers import running_worker, wait_until
+from tests.support.notifying import issue_to
+from tests.support.servers import running_worker, wait_until
 
 NewCoupon = Callable[..., int]
 

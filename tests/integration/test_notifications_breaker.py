@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 import pytest
 from redis import Redis
 
-from couponapp.guards.breaker import Rules
+from couponapp.guards.circuit_breaker import Rules
 from couponapp.notifying import dead_letters, jobs
-from couponapp.notifying.channels.webhook import WebhookChannel
+from couponapp.notifying.channels.webhook.channel import WebhookChannel
 from couponapp.notifying.jobs import Policy
-from couponapp.notifying.pace import MAKE_UP_S, Pace
 from couponapp.notifying.relay import MAX_QUEUED_JOBS, MESSAGES_PER_JOB, Relay
+from couponapp.notifying.throttle import MAKE_UP_S, Pace
 from couponapp.storage.pool import Pool
-from loadtest.faults.receiving import answers
-from tests.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
-from tests.receiver import SECRET, Receiver, running_receiver
+from loadtest.testbed.http_receiver import answers
+from tests.support.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
+from tests.support.receiver import SECRET, Receiver, running_receiver
 
 NewCoupon = Callable[..., int]
 # Opens after four failures, and finds back after a moment.

@@ -12,14 +12,14 @@ from redis import Redis
 from couponapp.errors import ChannelFailed, Unavailable
 from couponapp.notifying import dead_letters, jobs, outbox
 from couponapp.notifying import deliveries as table
-from couponapp.notifying.fate import MAX_CRASHES, MAX_DELAY_S
 from couponapp.notifying.jobs import CLAIM_BATCH, Policy
 from couponapp.notifying.relay import MESSAGES_PER_JOB, Relay
-from couponapp.planning.verify import verify
+from couponapp.notifying.retry_policy import MAX_CRASHES, MAX_DELAY_S
+from couponapp.operating.verify import verify
 from couponapp.storage.pool import Pool
-from tests.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
-from tests.pgrelay import PgRelay
-from tests.servers import wait_until
+from tests.support.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
+from tests.support.pgrelay import PgRelay
+from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
 DAY_S = 86_400.0

@@ -18,8 +18,8 @@ from couponapp.local.postgres import free_port
 from couponapp.notifying import deliveries as table
 from couponapp.notifying import jobs, outbox
 from couponapp.storage.pool import Pool
-from tests.notifying import ScriptedChannel, issue_to
-from tests.servers import ROOT, running_web, running_worker, wait_until
+from tests.support.notifying import ScriptedChannel, issue_to
+from tests.support.servers import ROOT, running_web, running_worker, wait_until
 
 NewCoupon = Callable[..., int]
 

@@ -15,16 +15,16 @@ from redis import Redis, RedisError
 from redis.connection import Connection
 from rq import Queue
 
-from couponapp.issuing.issue import issue
+from couponapp.issuing.statement import issue
 from couponapp.local.postgres import free_port
 from couponapp.notifying import jobs
-from couponapp.notifying.channels.file import FileChannel
+from couponapp.notifying.channels.file.channel import FileChannel
 from couponapp.notifying.relay import MAX_QUEUED_JOBS, MESSAGES_PER_JOB, Relay
-from couponapp.notifying.rq_worker import ChannelWorker
-from couponapp.planning.verify import verify
+from couponapp.operating.verify import verify
 from couponapp.storage.pool import Pool
 from couponapp.storage.redis import connect
-from tests.servers import end, running_worker, wait_until
+from couponapp.worker.rq_worker import ChannelWorker
+from tests.support.servers import end, running_worker, wait_until
 
 NewCoupon = Callable[..., int]
 SEOUL = ZoneInfo("Asia/Seoul")

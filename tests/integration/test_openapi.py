@@ -23,14 +23,14 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from couponapp import settings
+from couponapp.config import settings
 from couponapp.local.postgres import free_port
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
+from couponapp.web.api.openapi import document
 from couponapp.web.inputs import MAX_BODY_BYTES
-from couponapp.web.openapi import document
-from tests.servers import service_environ
-from tests.shape import told
+from tests.support.servers import service_environ
+from tests.support.shape import told
 
 NewCoupon = Callable[..., int]
 MakeApp = Callable[..., Flask]

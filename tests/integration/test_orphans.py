@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from couponapp.local.processes import Child, end_orphans
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 

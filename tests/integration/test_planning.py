@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from couponapp.errors import CouponNotFound, InvalidRequest, RuleViolated
-from couponapp.issuing.issue import Outcome, issue
+from couponapp.issuing.statement import Outcome, issue
+from couponapp.operating.verify import verify
 from couponapp.planning import coupons
-from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
 

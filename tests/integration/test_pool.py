@@ -11,7 +11,7 @@ import pytest
 from couponapp.errors import Unavailable
 from couponapp.local.postgres import EmbeddedPostgres, free_port
 from couponapp.storage.pool import Pool
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 
 def test_a_pool_that_was_warmed_up_in_vain_works_when_the_server_comes(

@@ -15,14 +15,14 @@ import pytest
 from redis import Redis
 from rq.worker import SimpleWorker
 
-from couponapp.issuing import issue as ours
+from couponapp.issuing import statement as ours
 from couponapp.notifying import jobs
-from couponapp.notifying.channels.file import FileChannel
+from couponapp.notifying.channels.file.channel import FileChannel
 from couponapp.notifying.outbox import Notice
 from couponapp.notifying.relay import Relay
 from couponapp.storage.pool import Pool
-from tests.race import CONNECTIONS, judge, race
-from tests.servers import wait_until
+from tests.support.race import CONNECTIONS, judge, race
+from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
 

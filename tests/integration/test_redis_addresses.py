@@ -21,8 +21,8 @@ from redis.retry import Retry
 from couponapp.errors import ConfigurationError
 from couponapp.local.postgres import free_port
 from couponapp.storage.redis import HASH_TAG, connect
-from tests.servers import wait_until
-from tests.valkeys import (
+from tests.support.servers import wait_until
+from tests.support.valkeys import (
     FAILOVER_TIMEOUT_S,
     PASSWORD,
     SERVICE,

@@ -10,12 +10,12 @@ import psycopg
 import pytest
 
 from couponapp.errors import Unavailable
-from couponapp.issuing.issue import ISSUE, Outcome, issue
+from couponapp.issuing.statement import ISSUE, Outcome, issue
+from couponapp.operating.verify import verify
 from couponapp.planning import coupons
-from couponapp.planning.verify import verify
 from couponapp.storage.pool import Pool
-from tests.pgrelay import PgRelay
-from tests.servers import wait_until
+from tests.support.pgrelay import PgRelay
+from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
 

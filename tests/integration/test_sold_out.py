@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from couponapp.issuing.catalogue import Catalogue, Coupon
-from couponapp.issuing.issue import Outcome, issue
 from couponapp.issuing.sold_out import TRUSTED_S, SoldOut
+from couponapp.issuing.statement import Outcome, issue
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
-from tests.pgrelay import PgRelay
-from tests.servers import wait_until
+from tests.support.pgrelay import PgRelay
+from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
 

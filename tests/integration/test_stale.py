@@ -8,11 +8,11 @@ from typing import Any
 
 from flask import Flask
 
-from couponapp import settings
+from couponapp.config import settings
 from couponapp.planning import coupons
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool
-from tests.servers import own_postgres, service_environ, wait_until
+from tests.support.servers import own_postgres, service_environ, wait_until
 
 
 def test_coupons_are_served_as_stale_while_postgresql_is_away_and_fresh_when_it_is_back(

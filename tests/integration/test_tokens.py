@@ -8,20 +8,13 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from couponapp import settings, tokens
+from couponapp.auth import tokens
+from couponapp.config import settings
 from couponapp.errors import ConfigurationError
 from couponapp.web import create_app
-from tests.bearers import (
-    ACCEPTED,
-    REFUSED,
-    ask,
-    bad_tokens,
-    client_of,
-    good,
-    hs256,
-)
-from tests.servers import service_environ
-from tests.shape import told
+from tests.support.bearers import ACCEPTED, REFUSED, ask, bad_tokens, client_of, good, hs256
+from tests.support.servers import service_environ
+from tests.support.shape import told
 
 
 @pytest.fixture(scope="module")

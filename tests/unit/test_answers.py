@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from couponapp.notifying.channels import answers
-from couponapp.notifying.channels.answers import MAX_BODY, MAX_HEAD, Answer, NoAnswer, read_answer
+from couponapp.notifying.channels.webhook import answers
+from couponapp.notifying.channels.webhook.answers import MAX_BODY, MAX_HEAD, Answer, NoAnswer, read_answer
 
 NEXT = b"HTTP/1.1 204 No Content\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

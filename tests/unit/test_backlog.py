@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from couponapp.errors import Overloaded
-from couponapp.guards.backlog import Backlog
+from couponapp.guards.overload import Backlog
 
 # Sums of binary fractions are exact.
 TARGET_S, PATIENCE_S, EACH_S = 4 / 16, 2.0, 1 / 16

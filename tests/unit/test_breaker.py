@@ -12,8 +12,8 @@ import pybreaker
 import pytest
 
 from couponapp.errors import Unavailable
-from couponapp.guards.breaker import CircuitBreaker, Forced, Refused, Rules, StateLog
-from tests.breaker_model import Clock, Down, Held, OurFault
+from couponapp.guards.circuit_breaker import CircuitBreaker, Forced, Refused, Rules, StateLog
+from tests.support.breaker_model import Clock, Down, Held, OurFault
 
 CLOSED, OPEN, HALF_OPEN = pybreaker.STATE_CLOSED, pybreaker.STATE_OPEN, pybreaker.STATE_HALF_OPEN
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from couponapp.guards import breaker as guards
-from couponapp.guards.breaker import Rules
-from tests.breaker_model import TICK_S, Step, disagreement
-from tests.mutants import mutated
+from couponapp.guards import circuit_breaker as guards
+from couponapp.guards.circuit_breaker import Rules
+from tests.support.breaker_model import TICK_S, Step, disagreement
+from tests.support.mutants import mutated
 
 # The same sequences in every run.
 FIXED: dict[str, Any] = {"derandomize": True, "database": None, "deadline": None}

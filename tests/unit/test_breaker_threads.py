@@ -17,10 +17,10 @@ import pybreaker
 import pytest
 
 from couponapp.errors import CircuitOpen
-from couponapp.guards import breaker as guards
-from couponapp.guards.breaker import Forced, Rules
-from tests.breaker_model import Clock, Down, OurFault
-from tests.mutants import mutated
+from couponapp.guards import circuit_breaker as guards
+from couponapp.guards.circuit_breaker import Forced, Rules
+from tests.support.breaker_model import Clock, Down, OurFault
+from tests.support.mutants import mutated
 
 THREADS = 32
 STATES = ("closed", "open", "half-open")

@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from couponapp.errors import ConnectionLost, DeadlineExceeded, Shed
-from couponapp.guards.bulkhead import Bulkhead
+from couponapp.guards.batcher import Bulkhead
 from couponapp.guards.deadline import Deadline
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 LONG_S = 30.0
 

@@ -9,7 +9,7 @@ import pytest
 
 from couponapp.errors import Unavailable
 from couponapp.guards.cache import Cache
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 
 class Clock:

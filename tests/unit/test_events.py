@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from loadtest import events
-from loadtest.service import ROOT
-from tests.loadrun import good_record
+from loadtest.load import document
+from loadtest.testbed.service import ROOT
+from tests.support.loadrun import good_record
 
 DOCUMENT = "<!-- figures: events -->\nold\n<!-- end of figures -->"
 
@@ -18,15 +18,15 @@ DOCUMENT = "<!-- figures: events -->\nold\n<!-- end of figures -->"
 def shown(**changes: Any) -> str:
     record = good_record()
     record.update({name: {**record[name], **change} for name, change in changes.items()})
-    return events.filled(DOCUMENT, [events.digest(record)], "README.md")
+    return document.filled(DOCUMENT, [document.digest(record)], "README.md")
 
 
-@pytest.mark.parametrize("name", events.HEADINGS)
+@pytest.mark.parametrize("name", document.HEADINGS)
 def test_the_documents_show_the_figures_of_the_records_and_no_others(name: str) -> None:
-    told = json.loads(events.EVENTS.read_text(encoding="utf-8"))["events"]
+    told = json.loads(document.EVENTS.read_text(encoding="utf-8"))["events"]
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert events.filled(text, told, name) == text
-    assert events.filled(text, [{**told[0], "issued": 123_456}], name) != text
+    assert document.filled(text, told, name) == text
+    assert document.filled(text, [{**told[0], "issued": 123_456}], name) != text
 
 
 def test_a_row_tells_what_the_record_holds() -> None:
@@ -41,8 +41,8 @@ def test_what_was_broken_or_is_not_known_is_not_hidden() -> None:
 
 
 def test_what_is_no_record_is_told_and_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = events.EVENTS.read_bytes()
+    before = document.EVENTS.read_bytes()
     (tmp_path / "record.json").write_text("{}")
-    assert events.main([str(tmp_path / "record.json")]) == 2
+    assert document.main([str(tmp_path / "record.json")]) == 2
     assert "no record of make load with schema 1" in capsys.readouterr().err
-    assert events.EVENTS.read_bytes() == before
+    assert document.EVENTS.read_bytes() == before

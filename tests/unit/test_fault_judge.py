@@ -8,11 +8,11 @@ from itertools import chain
 
 import pytest
 
+from loadtest.driver.generator import Result
 from loadtest.faults.fault import CIRCUIT_CLOSES_S, ISSUE, LOOK_UP, MINE, POOLS_HEAL_S, Fault, Lost, Shows, answers
 from loadtest.faults.judge import Course, broken_answers, told_issued
 from loadtest.faults.run import run
 from loadtest.faults.verdict import skipped
-from loadtest.generator import Result
 
 COURSE = Course(began_s=2.0, ended_s=5.0)
 FAULT = Fault(name="", expected="", happens=lambda _: nullcontext(), issue=answers(201, 503))

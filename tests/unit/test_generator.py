@@ -11,9 +11,9 @@ from statistics import median
 
 import pytest
 
-from loadtest import generator
-from loadtest.client import request_bytes
-from loadtest.generator import GAVE_UP, NOT_SENT, Arrival, Result, open_loop
+from loadtest.driver import generator
+from loadtest.driver.generator import GAVE_UP, NOT_SENT, Arrival, Result, open_loop
+from loadtest.driver.http_client import request_bytes
 
 GET = request_bytes("GET", "/")
 BODY = b'{"code": "OK", "data": {"code": "ABCD"}}'

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest.history import NEVER, Answered, Operated, check
-from tests.simulated_run import Run, simulated
+from loadtest.load.history import NEVER, Answered, Operated, check
+from tests.support.simulated_run import Run, simulated
 
 SEEDS = range(240)
 COUPON = 7

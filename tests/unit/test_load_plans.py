@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import options, plans
-from loadtest.generator import Arrival, Result
-from loadtest.plans import Click, Site
-from loadtest.scenarios import BOT, ISSUE, SCENARIOS
+from loadtest.driver.generator import Arrival, Result
+from loadtest.load import options, plans
+from loadtest.load.plans import Click, Site
+from loadtest.load.scenarios import BOT, ISSUE, SCENARIOS
 
 THREEFOLD = SCENARIOS["threefold"]
 

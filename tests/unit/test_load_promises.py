@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from loadtest import limits
-from loadtest.books import Books
-from loadtest.generator import Result
-from loadtest.promises import judge
-from loadtest.scenarios import BOT, Promises, Scenario
-from loadtest.usage import Sample
-from tests.loadrun import STRICT, good_books, good_results, samples
+from loadtest.driver.generator import Result
+from loadtest.driver.usage import Sample
+from loadtest.load import bottleneck
+from loadtest.load.ledger import Books
+from loadtest.load.promises import judge
+from loadtest.load.scenarios import BOT, Promises, Scenario
+from tests.support.loadrun import STRICT, good_books, good_results, samples
 
 
 def broken(
@@ -139,6 +139,6 @@ PUNCTUAL = [{"p99_ms": 2.0}]
     ],
 )
 def test_where_the_limit_lies_is_told(what: str, seen: list[Sample], lateness: list[dict[str, float]]) -> None:
-    told = limits.tell(seen, lateness, processors=2)
+    told = bottleneck.tell(seen, lateness, processors=2)
     assert what in " ".join(told)
     assert ("generator itself" in " ".join(told)) == (lateness is not PUNCTUAL)

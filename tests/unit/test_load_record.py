@@ -12,10 +12,10 @@ from statistics import quantiles
 import jsonschema_rs
 import pytest
 
-from loadtest import figures, page, plots, record, report
-from loadtest.fleet import Sent
-from tests.loadrun import good_record, good_results
-from tests.servers import ROOT
+from loadtest.load import figures, page, plots, record, report
+from loadtest.load.workers import Sent
+from tests.support.loadrun import good_record, good_results
+from tests.support.servers import ROOT
 
 SCHEMA = json.loads((ROOT / "docs/load-record.schema.json").read_text())
 

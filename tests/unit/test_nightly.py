@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # brings no types
 
-from loadtest.scenarios import SCENARIOS
-from tests.servers import ROOT
+from loadtest.load.scenarios import SCENARIOS
+from tests.support.servers import ROOT
 
 PARTS = ("load", "faults", "bench")
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -49,8 +49,8 @@ def test_the_night_runs_every_scenario_the_faults_and_the_benchmark_against_the_
     assert code == 0
     assert set(asked) == {f"load ARGS={name}" for name in SCENARIOS}
     assert night("faults") == (0, ["faults"])
-    assert night("bench") == (0, ["bench ARGS=--against loadtest/reference.json"])
-    assert (ROOT / "loadtest/reference.json").exists()
+    assert night("bench") == (0, ["bench ARGS=--against loadtest/bench/reference.json"])
+    assert (ROOT / "loadtest/bench/reference.json").exists()
 
 
 @pytest.mark.parametrize(("part", "fails"), [("load", "retry-storm"), ("faults", "faults"), ("bench", "bench")])

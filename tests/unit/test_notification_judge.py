@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from loadtest.driver.generator import Result
 from loadtest.faults.notifying import Course, broken_promises, seen
 from loadtest.faults.on_notifications import FAULTS
-from loadtest.faults.shop import Shop
-from loadtest.generator import Result
+from loadtest.testbed.webhook_receiver import Shop
 
 KILLED = next(fault for fault in FAULTS if "channel killed" in fault.name)
 REFUSED = next(fault for fault in FAULTS if "410" in fault.name)

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 CHILD = """
 import resource, sys
-from couponapp import open_files
+from couponapp.server import open_files
 from couponapp.errors import ConfigurationError
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
 try:

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import pytest
 
-from loadtest.faults import preload
 from loadtest.faults.fault import Stage
 from loadtest.faults.on_disk import full
-from loadtest.faults.preload import Control
+from loadtest.testbed import preload
+from loadtest.testbed.preload import Control
 
 pytestmark = pytest.mark.skipif(bool(preload.missing()) and not os.environ.get("CI"), reason=preload.missing())
 

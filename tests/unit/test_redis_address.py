@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from couponapp.redis_address import Credentials, Group, parse
+from couponapp.config.redis_url import Credentials, Group, parse
 
 LOGIN = Credentials("app", "p@ss/1")
 

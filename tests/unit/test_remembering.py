@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from couponapp.auth.tokens import LEEWAY_S, Remembering, Verified
 from couponapp.errors import Unauthenticated
-from couponapp.tokens import LEEWAY_S, Remembering, Verified
 
 
 class Keys:

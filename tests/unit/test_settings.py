@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from couponapp import setting_values, settings
+from couponapp.config import parsers, settings
 from couponapp.errors import ConfigurationError
 from couponapp.local.postgres import free_port
-from tests.servers import JWT_SECRET, ROOT, SECRET_KEY, service_environ
+from tests.support.servers import JWT_SECRET, ROOT, SECRET_KEY, service_environ
 
 SPECS = {str(spec.metadata["env"]): spec for spec in settings.specs()}
 DOCUMENTATION = ROOT / "docs" / "settings.md"
@@ -190,7 +190,7 @@ def test_postgresql_may_be_one_server_or_several_of_which_one_takes_writes(addre
 
 
 def test_every_setting_that_has_a_check_is_among_these() -> None:
-    anything_goes = {name for name, spec in SPECS.items() if spec.metadata["parse"] in (setting_values.text, Path)}
+    anything_goes = {name for name, spec in SPECS.items() if spec.metadata["parse"] in (parsers.text, Path)}
     assert set(SPECS) - anything_goes <= set(BAD_VALUES)
 
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from couponapp.errors import Unavailable
-from couponapp.guards.switches import Switches
-from tests.breaker_model import Clock
+from couponapp.guards.switch_reader import Switches
+from tests.support.breaker_model import Clock
 
 
 class Source:

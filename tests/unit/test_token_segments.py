@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jwt.api_jws import PyJWS
 from jwt.utils import base64url_encode
 
-from couponapp.tokens import _Signatures
+from couponapp.auth.tokens import _Signatures
 
 Decode = Callable[[bytes, str], bytes]
 _ALPHABET = (string.ascii_letters + string.digits + "-_+/=.! \n").encode()

@@ -1,0 +1,68 @@
+"""The commands `flask notifications …`: dead letters."""
+
+from __future__ import annotations
+
+import click
+from flask.cli import AppGroup
+
+from couponapp.cli.output import ID, as_text, json_option, one_line_errors, operator_pool, print_json
+from couponapp.config import settings
+from couponapp.notifying import dead_letters
+
+HOUR_S = 3_600.0
+
+notification_commands = AppGroup("notifications", help="Look after what could not be delivered.")
+letter_ids = click.argument("ids", metavar="[ID]...", type=ID, nargs=-1)
+all_letters = click.option("--all", "everything", is_flag=True, help="All dead letters.")
+
+
+@notification_commands.command()
+@click.option("--limit", default=1_000, show_default=True, type=click.IntRange(1, 1_000_000), help="The most to show.")
+@json_option
+@one_line_errors
+def dead(limit: int, json_output: bool) -> None:
+    """Print the dead letters, oldest first, each with its reason."""
+    text = as_text()
+    rows = [
+        {name: value if value is None else text(value) for name, value in row.items()}
+        for row in dead_letters.oldest(operator_pool(), limit=limit)
+    ]
+    if json_output:
+        print_json(rows)
+        return
+    for row in rows:
+        click.echo(
+            f"{row['id']}  {row['channel']}  {row['kind']}  coupon {row['coupon_id']}  issuance {row['issuance_id']}"
+            f"  {row['user_id']}  {row['dead_at']}  {row['tries']} tries  {row['reason']}"
+        )
+    if not rows:
+        click.echo("no dead letters")
+
+
+@notification_commands.command()
+@letter_ids
+@all_letters
+@json_option
+@one_line_errors
+def retry(ids: tuple[int, ...], everything: bool, json_output: bool) -> None:
+    """Try dead letters anew: those with these ids, or all, on the channels that failed."""
+    chosen = _chosen(ids, everything)
+    count = dead_letters.retry(operator_pool(), chosen, give_up_s=settings.load().notify_give_up_h * HOUR_S)
+    print_json({"retried": count}) if json_output else click.echo(f"{count} will be tried again")
+
+
+@notification_commands.command()
+@letter_ids
+@all_letters
+@json_option
+@one_line_errors
+def drop(ids: tuple[int, ...], everything: bool, json_output: bool) -> None:
+    """Give dead letters up for good: those with these ids, or all. Nobody is told of them any more."""
+    count = dead_letters.drop(operator_pool(), _chosen(ids, everything))
+    print_json({"dropped": count}) if json_output else click.echo(f"{count} given up")
+
+
+def _chosen(ids: tuple[int, ...], everything: bool) -> tuple[int, ...] | None:
+    if everything == bool(ids):
+        raise click.UsageError("Name ids, or --all.")
+    return None if everything else ids

@@ -1,0 +1,46 @@
+"""The commands `flask token` and `flask migrate`."""
+
+from __future__ import annotations
+
+import click
+
+from couponapp.auth import tokens
+from couponapp.cli.output import json_option, one_line_errors, parse_span_s, print_json
+from couponapp.config import settings
+from couponapp.errors import InvalidRequest, Unauthenticated
+from couponapp.storage import migrations
+
+
+@click.command(help="Print a token for USER, signed with COUPON_JWT_SECRET.")
+@click.argument("user")
+@click.option("--role", default="", help="The role claim, for example admin.")
+@click.option("--ttl", default="1h", show_default=True, help="How long it is valid: 30s, 10m, 1h, 7d.")
+@json_option
+@one_line_errors
+def token(user: str, role: str, ttl: str, json_output: bool) -> None:
+    """Print a token for a user."""
+    ttl_s = parse_span_s(ttl)
+    if ttl_s is None or ttl_s < 1:
+        raise InvalidRequest("ttl: a span such as 30s, 10m, 1h or 7d")
+    try:
+        signed = tokens.sign(settings.load(), user, ttl_s=ttl_s, role=role)
+    except Unauthenticated as error:
+        raise InvalidRequest("USER: 1 to 128 printable characters") from error
+    if json_output:
+        print_json({"token": signed, "user": user, "expiresInSeconds": ttl_s})
+    else:
+        click.echo(signed)
+
+
+@click.command(help="Bring the database up to the newest migration.")
+@json_option
+@one_line_errors
+def migrate(json_output: bool) -> None:
+    """Apply what is missing of `migrations/`."""
+    config = settings.load()
+    config.require("database_url")
+    applied = [f"{m.version:04}_{m.name}" for m in migrations.migrate(config.database_url)]
+    if json_output:
+        print_json({"applied": applied})
+    else:
+        click.echo("\n".join(f"applied {name}" for name in applied) or "up to date")

@@ -1,0 +1,218 @@
+"""The e-mail channel: SMTP."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP as SMTP_POLICY
+from email.utils import formatdate
+from urllib.parse import unquote, urlsplit
+from zoneinfo import ZoneInfo
+
+from couponapp.config.parsers import EMAIL
+from couponapp.errors import ChannelFailed
+from couponapp.notifying.messages import render
+from couponapp.notifying.outbox import Notice
+from couponapp.storage.watchdog import Watchdog
+
+MAX_ADDRESS = 254
+DEFAULT_PORTS = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
+# Servers end idle connections, and some those that have sent much.
+KEEP_IDLE_S = 20.0
+MAX_PER_CONNECTION = 100
+
+_watchdog = Watchdog()
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where to hand mails in.
+
+    Attributes:
+        scheme: `smtp` begins in plain text and insists on STARTTLS, `smtps` is TLS from the
+            start, `smtp+plain` has none.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    user: str
+    password: str
+
+    @classmethod
+    def from_url(cls, url: str) -> Server:
+        """Read `scheme://[user:password@]host[:port]`."""
+        parts = urlsplit(url)
+        login = unquote(parts.username or ""), unquote(parts.password or "")
+        return cls(parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme], *login)
+
+
+class EmailChannel:
+    """Sends each message to its holder's address."""
+
+    name = "email"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        sender: str,
+        recipient: str,
+        time_zone: ZoneInfo,
+        timeout_s: float,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Connect nowhere yet.
+
+        Args:
+            url: of the server, see `Server`.
+            sender: the address that mails come from.
+            recipient: where they go, with `{user_id}` in it.
+            time_zone: of the times in them.
+            timeout_s: the most for one mail, in seconds.
+            tls: what is trusted; the system's authorities when left out.
+        """
+        self._server = Server.from_url(url)
+        self._sender = sender
+        self._recipient = recipient
+        self._time_zone = time_zone
+        self._timeout_s = timeout_s
+        self._tls = tls or ssl.create_default_context()
+        self._own = threading.local()
+
+    def send(self, notice: Notice) -> None:
+        """Hand the mail in.
+
+        Raises:
+            ChannelFailed: the holder has no address, or the server does not accept the mail.
+        """
+        recipient = self._recipient.replace("{user_id}", notice.user_id)
+        if not EMAIL.fullmatch(recipient) or len(recipient) > MAX_ADDRESS:
+            raise ChannelFailed("the holder has no e-mail address", permanent=True)
+        mail = self._mail(notice, recipient)
+        session = self._session()
+        watch = _watchdog.watch(session, self._timeout_s)
+        try:
+            session.hand_in(mail, self._sender, recipient)
+        except (OSError, smtplib.SMTPException, UnicodeError) as error:
+            timed_out = watch.stop()
+            session.close()
+            raise _failure(error, timed_out=timed_out) from error
+        finally:
+            watch.stop()
+
+    def _mail(self, notice: Notice, recipient: str) -> EmailMessage:
+        message = render(notice, self._time_zone)
+        mail = EmailMessage(SMTP_POLICY)
+        domain = self._sender.rpartition("@")[2]
+        mail["From"] = Address(addr_spec=self._sender)
+        mail["To"] = Address(addr_spec=recipient)
+        mail["Subject"] = " ".join(message.subject.split())
+        mail["Date"] = formatdate(notice.created_at.timestamp())
+        # The same for every try: a mailbox that knows it already can drop the second one.
+        mail["Message-ID"] = f"<{notice.key}@{domain}>"
+        mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office notices, please
+        mail.set_content(message.text, cte="base64")
+        mail.add_alternative(message.html, subtype="html", cte="base64")
+        return mail
+
+    def _session(self) -> _Session:
+        """This thread's, kept from mail to mail."""
+        found: _Session | None = getattr(self._own, "session", None)
+        if found is None:
+            domain = self._sender.rpartition("@")[2]
+            found = self._own.session = _Session(self._server, self._tls, self._timeout_s, domain)
+        return found
+
+
+class _Session:
+    """A connection to the server, made when there is none that can be used."""
+
+    def __init__(self, server: Server, tls: ssl.SSLContext, timeout_s: float, own_name: str) -> None:
+        self._server = server
+        self._tls = tls
+        self._timeout_s = timeout_s
+        self._own_name = own_name
+        self._smtp: smtplib.SMTP | None = None
+        self._used = 0
+        self._used_at_s = 0.0
+
+    def hand_in(self, mail: EmailMessage, sender: str, recipient: str) -> None:
+        """Send one mail, on the kept connection where it still answers."""
+        if self._smtp is not None and not self._answers(self._smtp):
+            self.close()
+        smtp = self._smtp or self._open()
+        smtp.send_message(mail, sender, [recipient])
+        self._used, self._used_at_s = self._used + 1, time.monotonic()
+
+    def fileno(self) -> int:
+        """For the watchdog."""
+        smtp = self._smtp
+        if smtp is None or smtp.sock is None or smtp.sock.fileno() < 0:
+            raise OSError("not connected")
+        return smtp.sock.fileno()
+
+    def close(self) -> None:
+        """Let go of the connection, without a word."""
+        if self._smtp is not None:
+            self._smtp.close()
+            self._smtp = None
+
+    def _answers(self, smtp: smtplib.SMTP) -> bool:
+        if self._used >= MAX_PER_CONNECTION or time.monotonic() - self._used_at_s > KEEP_IDLE_S:
+            return False
+        try:
+            return smtp.noop()[0] == 250
+        except (OSError, smtplib.SMTPException):
+            return False
+
+    def _open(self) -> smtplib.SMTP:
+        give_up_s = time.monotonic() + self._timeout_s
+        if self._server.scheme == "smtps":
+            smtp: smtplib.SMTP = smtplib.SMTP_SSL(
+                local_hostname=self._own_name, timeout=self._timeout_s, context=self._tls
+            )
+        else:
+            smtp = smtplib.SMTP(local_hostname=self._own_name, timeout=self._timeout_s)
+        # Made without the host, which would connect before the watchdog can see it; the name is
+        # what the certificate is checked against.
+        smtp._host = self._server.host  # type: ignore[attr-defined]  # smtplib has no other way
+        self._smtp, self._used = smtp, 0
+        code, said = smtp.connect(self._server.host, self._server.port)
+        if code != 220:
+            raise smtplib.SMTPConnectError(code, said)
+        if self._server.scheme == "smtp":
+            smtp.starttls(context=self._tls)
+        if self._server.user:
+            smtp.login(self._server.user, self._server.password)
+        if time.monotonic() > give_up_s:
+            raise TimeoutError("too slow to begin")
+        return smtp
+
+
+def _failure(error: Exception, *, timed_out: bool) -> ChannelFailed:
+    """Permanent is what the server says of this recipient or this mail, with a 5xx (RFC 5321, 4.2.1)."""
+    if timed_out:
+        return ChannelFailed("the mail server was too slow")
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        ((code, said),) = error.recipients.values()
+        return ChannelFailed(f"recipient refused: {_answer(code, said)}", permanent=500 <= code < 600)
+    if isinstance(error, smtplib.SMTPDataError):
+        return ChannelFailed(
+            f"mail refused: {_answer(error.smtp_code, error.smtp_error)}", permanent=500 <= error.smtp_code < 600
+        )
+    if isinstance(error, smtplib.SMTPAuthenticationError):
+        return ChannelFailed(f"login refused: {error.smtp_code}")  # what it says may name the user
+    if isinstance(error, smtplib.SMTPResponseException):
+        return ChannelFailed(f"not now: {_answer(error.smtp_code, error.smtp_error)}")
+    return ChannelFailed(f"mail server: {str(error) or type(error).__name__}")
+
+
+def _answer(code: int, said: bytes | str) -> str:
+    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+    return f"{code} {' '.join(text.split())}"

@@ -1,0 +1,1 @@
+"""The server-rendered pages. They work without JavaScript."""

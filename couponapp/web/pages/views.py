@@ -1,0 +1,171 @@
+"""The server-rendered pages. They work without JavaScript; every form post ends in a redirect."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Response, flash, make_response, redirect, render_template, request, session, url_for
+from werkzeug.wrappers import Response as BaseResponse
+
+from couponapp.auth import tokens
+from couponapp.errors import CouponNotFound, TooManyRequests, Unauthenticated, Unavailable
+from couponapp.issuing.catalogue import Coupon, Status
+from couponapp.issuing.statement import Outcome
+from couponapp.web import holdings, inputs
+from couponapp.web.attempt import attempt_to_issue
+from couponapp.web.error_handlers import note
+from couponapp.web.parts import parts
+from couponapp.web.responses import language, message
+from couponapp.web.translations import word
+
+pages = Blueprint("pages", __name__)
+login = Blueprint("login", __name__)
+
+DEMO_SESSION_S = 24 * 3600
+# What can be had comes first; among equals, what opens or has opened closest to now.
+_ORDER = (Status.OPEN, Status.SCHEDULED, Status.PAUSED, Status.SOLD_OUT, Status.CLOSED)
+_WEEKDAYS = "월화수목금토일"
+
+
+@pages.get("/")
+def home() -> Response:
+    """Coupons that run or are to come."""
+    mono_s = parts().catalogue.mono_s()
+
+    def place(coupon: Coupon) -> tuple[int, timedelta]:
+        return _ORDER.index(coupon.status(mono_s)), abs(coupon.opens_at - coupon.now(mono_s))
+
+    return _page("home.html", coupons=sorted(parts().catalogue.current(), key=place))
+
+
+@pages.get("/coupons/<coupon_id>")
+def show_coupon(coupon_id: str) -> Response:
+    """One coupon and its button."""
+    number = inputs.parse_id(coupon_id)
+    coupon = parts().catalogue.coupon(number) if number else None
+    if coupon is None:
+        raise CouponNotFound()
+    return _page("coupon.html", coupon=coupon)
+
+
+@pages.post("/coupons/<coupon_id>/issue")
+def issue_coupon(coupon_id: str) -> BaseResponse:
+    """The button. Whatever comes of it is told on the page that the redirect leads to."""
+    user_id = _user()
+    if user_id is None:
+        return _to_login(url_for(".show_coupon", coupon_id=coupon_id))
+    try:
+        code = attempt_to_issue(parts(), coupon_id, user_id, key=None, address=request.remote_addr or "").outcome.value
+    except (TooManyRequests, Unavailable) as error:
+        code = error.code
+        if isinstance(error, Unavailable):
+            note(error)
+    if code == Outcome.COUPON_NOT_FOUND:
+        raise CouponNotFound()
+    flash(code)
+    if code in (Outcome.ISSUED, Outcome.ALREADY_ISSUED):
+        return redirect(url_for(".my_coupons"), 303)
+    return redirect(url_for(".show_coupon", coupon_id=coupon_id), 303)
+
+
+@pages.get("/my-coupons")
+def my_coupons() -> BaseResponse:
+    """What the visitor holds, newest first."""
+    user_id = _user()
+    if user_id is None:
+        return _to_login(url_for(".my_coupons"))
+    parts().backlog.check()
+    held, next_cursor = holdings.asked_page(user_id)
+    return _page("my_coupons.html", held=held, next_cursor=next_cursor, now=datetime.now(UTC))
+
+
+@login.get("/login")
+def ask() -> Response:
+    """The demo login's form."""
+    return _page("login.html", next=_safe_next(request.args.get("next")), wrong=False)
+
+
+@login.post("/login")
+def log_in() -> BaseResponse:
+    """Log in as anybody: sign a token for the name and keep it in the pages' cookie."""
+    target = _safe_next(request.form.get("next"))
+    settings = parts().settings
+    try:
+        token = tokens.sign(settings, request.form.get("user", "").strip(), ttl_s=DEMO_SESSION_S)
+    except (Unauthenticated, UnicodeError):
+        response = _page("login.html", next=target, wrong=True)
+        response.status_code = 400
+        return response
+    session.clear()
+    answer = redirect(target, 303)
+    answer.set_cookie(
+        settings.cookie_name,
+        token,
+        max_age=DEMO_SESSION_S,
+        httponly=True,
+        secure=settings.cookie_secure,
+        samesite="Lax",
+    )
+    return answer
+
+
+@login.post("/logout")
+def log_out() -> BaseResponse:
+    """Forget the visitor."""
+    session.clear()
+    answer = redirect(url_for("pages.home"), 303)
+    answer.delete_cookie(parts().settings.cookie_name, httponly=True, samesite="Lax")
+    return answer
+
+
+@pages.app_context_processor
+def _for_templates() -> dict[str, Any]:
+    return {
+        "word": word,
+        "message": message,
+        "language": language(),
+        "user_id": _user(),
+        "demo_login": parts().settings.demo_login,
+        "mono_s": parts().catalogue.mono_s(),
+        "Status": Status,
+    }
+
+
+@pages.app_template_filter("local_time")
+def _local_time(moment: datetime) -> str:
+    local = moment.astimezone(parts().settings.time_zone)
+    clock = f"{local:%H:%M:%S}" if local.second else f"{local:%H:%M}"
+    if language() == "en":
+        return f"{local.day} {local:%b %Y}, {clock} {local:%Z}"
+    return f"{local.year}. {local.month}. {local.day}. ({_WEEKDAYS[local.weekday()]}) {clock}"
+
+
+def _page(template: str, **values: Any) -> Response:
+    response = make_response(render_template(template, **values))
+    response.headers["Cache-Control"] = "no-store"  # it names the visitor
+    response.headers["Vary"] = "Cookie, Accept-Language"
+    return response
+
+
+def _user() -> str | None:
+    return parts().identity.of_cookie(request)
+
+
+def _to_login(target: str) -> BaseResponse:
+    if not parts().settings.demo_login:
+        raise Unauthenticated()
+    return redirect(url_for("login.ask", next=target), 303)
+
+
+def _safe_next(target: str | None) -> str:
+    """A path on this site, or the home page: never another host, never a header of its own."""
+    home_page = url_for("pages.home")
+    if not target or not target.isprintable() or not target.startswith("/"):
+        return home_page
+    # Browsers read a backslash like a slash: «/\host» is another host.
+    if "\\" in target or target.startswith("//"):
+        return home_page
+    parts_of_url = urlsplit(target)
+    return target if not parts_of_url.scheme and not parts_of_url.netloc else home_page

@@ -1,0 +1,54 @@
+"""How busy this machine is: what others do on it must not be taken for the service's fault."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+
+from loadtest.load.report import percentiles_ms
+from loadtest.testbed.background import running_beside
+
+NAP_S = 0.05
+# What a web process computes for a few requests.
+WORK_S = 0.005
+# With a fault's load and nothing else, two cores let it wait up to 11 ms at p99; beyond this, bounds
+# of milliseconds tell more of the machine than of the service.
+BUSY_MS = 15.0
+LOOK_S = 2.0
+
+
+class Yardstick:
+    """Works a little again and again, and measures how long it waits for a processor meanwhile."""
+
+    def __init__(self) -> None:
+        self._waited_s: list[float] = []
+
+    @property
+    def waited_ms(self) -> float:
+        """How long a little work waited for a processor, at p99, in milliseconds."""
+        return percentiles_ms(self._waited_s)[99]
+
+    def measuring(self) -> AbstractContextManager[None]:
+        """Measure during the block, in a thread of this process, which has little else to do."""
+        return running_beside(self._work, every_s=NAP_S)
+
+    def _work(self) -> None:
+        began_s, worked_s = time.perf_counter(), time.thread_time()
+        while (done_s := time.thread_time() - worked_s) < WORK_S:
+            pass
+        self._waited_s.append(time.perf_counter() - began_s - done_s)
+
+
+def wait_until_quiet(timeout_s: float) -> None:
+    """Wait until the machine has been quiet for a moment, or the time is up.
+
+    Args:
+        timeout_s: how long to wait, in seconds.
+    """
+    give_up_s = time.monotonic() + timeout_s
+    while time.monotonic() < give_up_s:
+        yardstick = Yardstick()
+        with yardstick.measuring():
+            time.sleep(LOOK_S)
+        if yardstick.waited_ms <= BUSY_MS:
+            return

@@ -1,0 +1,86 @@
+"""What the database holds after a run, against which the answers are held."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from couponapp.operating.verify import verify
+from couponapp.storage.pool import Pool
+
+_POLL_S = 0.5
+
+OWNERS = "SELECT user_id, code FROM issuances WHERE coupon_id = %(coupon_id)s"
+
+EARLY = """
+SELECT count(*) AS early FROM issuances i JOIN coupons c ON c.id = i.coupon_id
+WHERE i.coupon_id = %(coupon_id)s AND i.issued_at < c.opens_at
+"""
+
+SLOWEST = """
+SELECT coalesce(max(extract(epoch FROM o.sent_at - i.issued_at)), 0) AS seconds
+FROM issuances i JOIN outbox o ON o.issuance_id = i.id WHERE i.coupon_id = %(coupon_id)s
+"""
+
+
+@dataclass(frozen=True)
+class Books:
+    """One coupon after the run.
+
+    Attributes:
+        total: pieces.
+        issued: issuances.
+        waiting: holders who are not notified yet.
+        violations: what `flask coupons verify` finds.
+        owners: the issuance's code by user.
+        early: issuances from before the opening.
+        slowest_notification_s: from issuing to the channel's acceptance, of those that were sent.
+    """
+
+    total: int
+    issued: int
+    waiting: int
+    violations: list[str]
+    owners: dict[str, str]
+    early: int
+    slowest_notification_s: float
+
+
+def read(pool: Pool, coupon_id: int) -> Books:
+    """The books of one coupon, as they are now.
+
+    Args:
+        pool: of the service's database.
+        coupon_id: of the event.
+    """
+    report, asked = verify(pool, coupon_id), {"coupon_id": coupon_id}
+    counts = report.coupons[0]
+    return Books(
+        total=counts["total"],
+        issued=counts["issued"],
+        waiting=counts["waiting"],
+        violations=report.violations,
+        owners={row["user_id"]: row["code"] for row in pool.fetch_all(OWNERS, asked)},
+        early=int(pool.fetch_all(EARLY, asked)[0]["early"]),
+        slowest_notification_s=round(float(pool.fetch_all(SLOWEST, asked)[0]["seconds"]), 3),
+    )
+
+
+def read_when_notified(pool: Pool, coupon_id: int, *, timeout_s: float, tell: Callable[[str], None]) -> Books:
+    """The books once every holder is notified, or as they are when that takes too long.
+
+    Args:
+        pool: of the service's database.
+        coupon_id: of the event.
+        timeout_s: how long to wait, in seconds.
+        tell: told while it waits.
+    """
+    give_up_s = time.monotonic() + timeout_s
+    said = -1
+    while (waiting := verify(pool, coupon_id).coupons[0]["waiting"]) and time.monotonic() < give_up_s:
+        if waiting != said:
+            tell(f"  {waiting} holders are still to be notified")
+        said = waiting
+        time.sleep(_POLL_S)
+    return read(pool, coupon_id)

@@ -1,0 +1,68 @@
+"""The same crowd for teams who have Locust (https://locust.io), which is no dependency of this project.
+
+Locust's users wait for their answers (a closed loop), so a stall of the service slows them down and
+its latencies leave the wait out. For a verdict use `make load`; for many machines, TLS and a picture
+on the screen use this:
+
+    COUPON_JWT_SECRET=… COUPON_ID=1 locust -f loadtest/load/locustfile.py --host https://coupons.example.com
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+from locust import HttpUser, between, task
+
+from couponapp.auth import tokens
+from couponapp.config import settings
+
+ISSUE = "/api/v1/coupons/{couponId}/issue"
+COUPON = "/api/v1/coupons/{couponId}"
+COUPONS = "/api/v1/coupons"
+MINE = "/api/v1/me/coupons"
+
+# What an event answers when all is well: issued, or refused with a reason.
+EXPECTED = (201, 409, 429)
+TOKEN_TTL_S = 86_400
+
+COUPON_ID = os.environ.get("COUPON_ID", "1")
+SIGNING = {name: value for name, value in os.environ.items() if name.startswith("COUPON_JWT_")}
+numbers = itertools.count(1)
+
+
+class Customer(HttpUser):
+    """One user with a token of its own."""
+
+    wait_time = between(0.5, 2.0)
+
+    def on_start(self) -> None:
+        """Log in: the shop signs a token."""
+        user = f"locust-{os.getpid()}-{next(numbers)}"
+        token = tokens.sign(settings.load(SIGNING), user, ttl_s=TOKEN_TTL_S)
+        self.headers = {"Authorization": f"Bearer {token}"}
+
+    @task(70)
+    def issue(self) -> None:
+        """Try to get the coupon."""
+        path = ISSUE.format(couponId=COUPON_ID)
+        with self.client.post(path, headers=self.headers, name=ISSUE, catch_response=True) as response:
+            if response.status_code in EXPECTED:
+                response.success()
+            else:
+                response.failure(f"HTTP {response.status_code}")
+
+    @task(15)
+    def look_up(self) -> None:
+        """Look how many are left."""
+        self.client.get(COUPON.format(couponId=COUPON_ID), name=COUPON)
+
+    @task(5)
+    def look_at_all(self) -> None:
+        """See what is offered."""
+        self.client.get(COUPONS)
+
+    @task(10)
+    def mine(self) -> None:
+        """See what one has."""
+        self.client.get(MINE, headers=self.headers)

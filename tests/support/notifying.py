@@ -1,0 +1,82 @@
+"""What the tests of notifications have in common: issuances to tell of, channels that do as told."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis import Redis
+from rq import Queue
+from rq.job import Job
+
+from couponapp.errors import ChannelFailed
+from couponapp.issuing.statement import issue
+from couponapp.notifying import jobs
+from couponapp.notifying.outbox import Notice
+from couponapp.storage.pool import Pool, Row
+
+# As if the time had passed: leases, and the pauses after failures.
+TIME_PASSES = "UPDATE deliveries SET due_at = now() - interval '1 second' WHERE sent_at IS NULL AND dead_at IS NULL"
+
+
+def issue_to(pool: Pool, coupon_id: int, *users: str) -> list[int]:
+    """Issue to each; the ids of the issuances."""
+    attempts = [issue(pool, coupon_id, user) for user in users]
+    return [attempt.issuance.id for attempt in attempts if attempt.issuance]
+
+
+def work(delivery: jobs.Delivery, redis: Redis) -> None:
+    """Do all that is queued for the channel, as RQ's worker does, which takes a second to end."""
+    jobs.configure(delivery)
+    queue = Queue(jobs.queue_name(delivery.channel.name), connection=redis)
+    while queue.count:
+        job_id = str(queue.pop_job_id())
+        job = Job.fetch(job_id, connection=redis)
+        job.perform()
+        job.delete()
+
+
+def deliveries(pool: Pool) -> list[Row]:
+    """All rows of the table, in order."""
+    return pool.fetch_all(
+        "SELECT d.*, o.issuance_id, extract(epoch FROM d.due_at - now())::float8 AS due_in_s "
+        "FROM deliveries d JOIN outbox o ON o.id = d.outbox_id ORDER BY d.outbox_id, d.channel"
+    )
+
+
+def count(pool: Pool, condition: Any) -> int:
+    """How many deliveries there are of a kind."""
+    row = pool.fetch_one(f"SELECT count(*) AS n FROM deliveries WHERE {condition}")
+    assert row is not None
+    return int(row["n"])
+
+
+class ScriptedChannel:
+    """Fails as told, by user, and counts what it was sent."""
+
+    def __init__(self, name: str = "file") -> None:
+        self.name = name
+        self.fails: dict[str, list[BaseException]] = defaultdict(list)
+        self.sent: Counter[str] = Counter()
+        self.asked: list[str] = []
+        self.before: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+
+    def fail(self, user: str, *errors: BaseException) -> None:
+        """Its next tries end like this."""
+        self.fails[user].extend(errors)
+
+    def send(self, notice: Notice) -> None:
+        self.before()
+        with self._lock:
+            self.asked.append(notice.user_id)
+            if self.fails[notice.user_id]:
+                raise self.fails[notice.user_id].pop(0)
+            self.sent[notice.user_id] += 1
+
+
+def temporary(count: int = 1) -> Sequence[ChannelFailed]:
+    """Errors after which another try makes sense."""
+    return [ChannelFailed("not now") for _ in range(count)]

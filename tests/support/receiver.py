@@ -1,0 +1,112 @@
+"""A shop's end of the webhook: a real HTTP server that misbehaves as told."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from standardwebhooks import Webhook
+
+from loadtest.testbed.http_receiver import Behaviour, answers, receiving
+
+SECRET = "whsec_" + base64.b64encode(b"a-webhook-secret-of-32-bytes-123").decode()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, its signature checked."""
+
+    key: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Receiver:
+    """Accepts everything, unless told otherwise for the next requests or for all."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.accepted: Counter[str] = Counter()
+        self.connections = 0
+        self.always: Behaviour | None = None
+        self.next: deque[Behaviour] = deque()
+        self.before: Callable[[str], None] = lambda key: None
+        self.after: Callable[[str], None] = lambda key: None
+        self.port = 0
+        self._lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hooks?from=coupons"
+
+    def count_connection(self) -> None:
+        """One more client has connected."""
+        self.connections += 1
+
+    def handle(self, handler: BaseHTTPRequestHandler) -> None:
+        """Take one request."""
+        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        Webhook(SECRET).verify(body, headers)
+        key = headers["webhook-id"]
+        self.before(key)
+        with self._lock:
+            self.requests.append(Request(key, headers, body))
+            behave = self.next.popleft() if self.next else self.always
+            if behave is None:
+                self.accepted[key] += 1
+        (behave or answers(204))(handler)
+        self.after(key)
+
+
+def hang(until: threading.Event) -> Behaviour:
+    """Say nothing until then."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        until.wait(30)
+        handler.close_connection = True
+
+    return behave
+
+
+def drip(until: threading.Event) -> Behaviour:
+    """Answer one byte after the other, for ever: no single wait is long."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        try:
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not until.wait(0.05):
+                handler.wfile.write(b".")
+        except OSError:
+            pass
+        handler.close_connection = True
+
+    return behave
+
+
+def say(words: bytes) -> Behaviour:
+    """Send this, in one piece."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(words)
+
+    return behave
+
+
+@contextmanager
+def running_receiver() -> Iterator[Receiver]:
+    """Listen on loopback until the block ends."""
+    receiver = Receiver()
+    with receiving(receiver.handle, connected=receiver.count_connection) as receiver.port:
+        yield receiver
