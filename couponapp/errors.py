@@ -68,11 +68,11 @@ class Unavailable(CouponAppError):
     code = "SERVICE_UNAVAILABLE"
 
 
-class Shed(Unavailable):
+class QueueFull(Unavailable):
     """So many already wait that one more is refused at once."""
 
 
-class Overloaded(Shed):
+class Overloaded(QueueFull):
     """More has come for a while than the process can serve, and this has waited too long already."""
 
 

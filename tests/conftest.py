@@ -23,7 +23,7 @@ from couponapp.planning import coupons
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.web import create_app
-from tests.support.pgrelay import PgRelay, relay_to
+from tests.support.postgres_proxy import PostgresProxy, relay_to
 from tests.support.servers import fresh_database, service_environ, with_database
 
 TEMPLATE = f"couponapp_template_{os.getpid()}"
@@ -128,7 +128,7 @@ def pool(make_pool: Callable[..., Pool], database_url: str) -> Pool:
 
 
 @pytest.fixture
-def relay(database_url: str) -> Iterator[PgRelay]:
+def relay(database_url: str) -> Iterator[PostgresProxy]:
     """Stands in front of PostgreSQL, counts its answers and can lose them."""
     with relay_to(database_url) as relay:
         yield relay

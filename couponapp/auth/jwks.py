@@ -52,7 +52,7 @@ class KeySet:
         self._source = source
         self._clock = clock
         self._keys: Mapping[tuple[str | None, str], Any] = {}
-        self.generation = 0
+        self.key_version = 0
         self._wanted = threading.Event()
         self._refreshed = threading.Condition()
         self._refreshing = False
@@ -113,7 +113,7 @@ class KeySet:
             self._wanted.clear()
             try:
                 self._keys = self._read()
-                self.generation += 1
+                self.key_version += 1
             except _NO_KEY_SET as error:
                 log.warning("key set: keeping the old keys, %s: %s", self._source, error)
             finally:

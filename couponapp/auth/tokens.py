@@ -42,14 +42,14 @@ class Verifier(Protocol):
     """Tells whose token it is."""
 
     @property
-    def generation(self) -> int:
+    def key_version(self) -> int:
         """Changes with the keys."""
 
     def verify(self, token: str) -> Verified:
         """Whom a token speaks for, and until when; raises Unauthenticated."""
 
 
-class Remembering:
+class CachingVerifier:
     """Verifies each token once, as long as the keys stay the same and the token has not expired."""
 
     def __init__(self, verifier: Verifier, *, clock: Callable[[], float] = time.time) -> None:
@@ -65,17 +65,17 @@ class Remembering:
 
     def verify(self, token: str) -> str:
         """The user that a token speaks for; raises Unauthenticated."""
-        verified = self._remembered(token, self._verifier.generation)
+        verified = self._remembered(token, self._verifier.key_version)
         if verified.expires_s <= self._clock() - LEEWAY_S:
             raise Unauthenticated()
         return verified.user_id
 
-    def _verify(self, token: str, generation: int) -> Verified:
+    def _verify(self, token: str, key_version: int) -> Verified:
         # With the generation that was current before: keys that change meanwhile make it worthless.
         return self._verifier.verify(token)
 
 
-class Claims:
+class ExpectedClaims:
     """What a token must say besides being signed."""
 
     def __init__(self, *, audience: str, issuer: str) -> None:
@@ -178,9 +178,9 @@ class _Prepared(HMACAlgorithm):
 class SecretVerifier:
     """HS256 with a shared secret."""
 
-    generation = 0  # there is one key
+    key_version = 0  # there is one key
 
-    def __init__(self, secret: str, claims: Claims) -> None:
+    def __init__(self, secret: str, claims: ExpectedClaims) -> None:
         octets = jwt.utils.base64url_encode(secret.encode()).decode()
         self._key = jwt.PyJWK({"kty": "oct", "k": octets}, "HS256")
         self._key.Algorithm = _Prepared(secret.encode())
@@ -195,14 +195,14 @@ class SecretVerifier:
 class KeySetVerifier:
     """RS256, ES256 and EdDSA with a key set that a background thread keeps fresh."""
 
-    def __init__(self, key_set: KeySet, claims: Claims) -> None:
+    def __init__(self, key_set: KeySet, claims: ExpectedClaims) -> None:
         self._key_set = key_set
         self._claims = claims
 
     @property
-    def generation(self) -> int:
+    def key_version(self) -> int:
         """Changes when the key set has been read anew."""
-        return self._key_set.generation
+        return self._key_set.key_version
 
     def verify(self, token: str) -> Verified:
         """Whom a token speaks for, and until when; raises Unauthenticated."""
@@ -223,12 +223,12 @@ def _check_length(token: str) -> None:
         raise Unauthenticated()
 
 
-def verifier(settings: Settings) -> Remembering:
+def verifier(settings: Settings) -> CachingVerifier:
     """The verifier that the settings ask for."""
-    claims = Claims(audience=settings.jwt_audience, issuer=settings.jwt_issuer)
+    claims = ExpectedClaims(audience=settings.jwt_audience, issuer=settings.jwt_issuer)
     if settings.jwt_jwks:
-        return Remembering(KeySetVerifier(KeySet(settings.jwt_jwks), claims))
-    return Remembering(SecretVerifier(settings.jwt_secret, claims))
+        return CachingVerifier(KeySetVerifier(KeySet(settings.jwt_jwks), claims))
+    return CachingVerifier(SecretVerifier(settings.jwt_secret, claims))
 
 
 def sign(settings: Settings, user_id: str, *, ttl_s: int, role: str = "") -> str:

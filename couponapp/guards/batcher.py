@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from couponapp.errors import DeadlineExceeded, Shed, Unavailable
+from couponapp.errors import DeadlineExceeded, QueueFull, Unavailable
 from couponapp.guards.deadline import Deadline
 
 Q = TypeVar("Q")
@@ -19,14 +19,14 @@ GRACE_S = 0.05
 
 
 @dataclass(eq=False)
-class _Visit(Generic[Q, A]):
+class _Waiter(Generic[Q, A]):
     """One caller. It waits at the latch until it leads a group, or has its answer."""
 
     question: Q
     deadline: Deadline
     begins: Callable[[], None]
     latch: threading.Lock = field(default_factory=threading.Lock)
-    group: list[_Visit[Q, A]] | None = None
+    group: list[_Waiter[Q, A]] | None = None
     done: bool = False
     answer: A | None = None
     error: BaseException | None = None
@@ -35,7 +35,7 @@ class _Visit(Generic[Q, A]):
         self.latch.acquire()
 
 
-class Bulkhead(Generic[Q, A]):
+class Batcher(Generic[Q, A]):
     """Serves questions at a bounded number of places; a bounded number of others wait.
 
     Without it a crowd that comes in one moment takes every step together: all begin before any of
@@ -77,7 +77,7 @@ class Bulkhead(Generic[Q, A]):
         self._same = same
         self._only_once = only_once or id
         self._max_group = max_group
-        self._waiting: deque[_Visit[Q, A]] = deque()
+        self._waiting: deque[_Waiter[Q, A]] = deque()
         self._lock = threading.Lock()
 
     @property
@@ -94,11 +94,11 @@ class Bulkhead(Generic[Q, A]):
             begins: called when the service begins.
 
         Raises:
-            Shed: too many wait already.
+            QueueFull: too many wait already.
             DeadlineExceeded: there is no place in time, or no answer: it may have been served.
             Exception: whatever `serve` raises.
         """
-        visit: _Visit[Q, A] = _Visit(question, deadline, begins)
+        visit: _Waiter[Q, A] = _Waiter(question, deadline, begins)
         wait_s = self._enter(visit)
         if wait_s is not None:
             self._wait(visit, wait_s)
@@ -108,7 +108,7 @@ class Bulkhead(Generic[Q, A]):
             raise visit.error
         return visit.answer  # type: ignore[return-value]  # None only where `serve` has said so
 
-    def _enter(self, visit: _Visit[Q, A]) -> float | None:
+    def _enter(self, visit: _Waiter[Q, A]) -> float | None:
         """Take a place, or a number in the queue: then how long to wait there, in seconds."""
         with self._lock:
             if self._free:
@@ -119,11 +119,11 @@ class Bulkhead(Generic[Q, A]):
             if wait_s <= 0:
                 raise DeadlineExceeded()
             if len(self._waiting) >= self._max_waiting:
-                raise Shed()
+                raise QueueFull()
             self._waiting.append(visit)
             return wait_s
 
-    def _wait(self, visit: _Visit[Q, A], wait_s: float) -> None:
+    def _wait(self, visit: _Waiter[Q, A], wait_s: float) -> None:
         try:
             visit.latch.acquire(timeout=wait_s)
         finally:
@@ -138,7 +138,7 @@ class Bulkhead(Generic[Q, A]):
         if visit.group is None and not visit.done and not visit.latch.acquire(timeout=self._reserve_s + GRACE_S):
             raise DeadlineExceeded()
 
-    def _lead(self, group: list[_Visit[Q, A]]) -> None:
+    def _lead(self, group: list[_Waiter[Q, A]]) -> None:
         try:
             timeout_s = min(visit.deadline.remaining_s() for visit in group)
             for visit in group:
@@ -166,12 +166,12 @@ class Bulkhead(Generic[Q, A]):
             first.group = [first, *self._companions(first)]
             first.latch.release()
 
-    def _companions(self, first: _Visit[Q, A]) -> list[_Visit[Q, A]]:
+    def _companions(self, first: _Waiter[Q, A]) -> list[_Waiter[Q, A]]:
         if self._same is None or self._max_group <= 1:
             return []
         wanted, taken = self._same(first.question), {self._only_once(first.question)}
-        companions: list[_Visit[Q, A]] = []
-        stay: deque[_Visit[Q, A]] = deque()
+        companions: list[_Waiter[Q, A]] = []
+        stay: deque[_Waiter[Q, A]] = deque()
         for visit in self._waiting:
             once = self._only_once(visit.question)
             fits = self._same(visit.question) == wanted and once not in taken and visit.deadline.has_s(self._reserve_s)

@@ -37,7 +37,7 @@ class _Entry(Generic[V]):
 
 
 @dataclass(frozen=True)
-class _Flight(Generic[V]):
+class _Fetch(Generic[V]):
     """A read under way, shared by all who want its result."""
 
     result: Future[V]
@@ -83,7 +83,7 @@ class Cache(Generic[K, V]):
         self._stale_wait_s = stale_wait_s
         self._max_entries = max_entries
         self._entries: OrderedDict[K, _Entry[V]] = OrderedDict()
-        self._flights: dict[K, _Flight[V]] = {}
+        self._fetches: dict[K, _Fetch[V]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: K, *, wait_s: float | None = None) -> V:
@@ -102,35 +102,37 @@ class Cache(Generic[K, V]):
                 self._entries.move_to_end(key)
                 if now_s - entry.as_of_s < self._refresh_after_s or now_s < entry.stale_until_s:
                     return entry.value
-            flight = self._flights.get(key) or self._take_off(key, now_s)
+            fetch = self._fetches.get(key) or self._start_fetch(key, now_s)
         if entry is None:
-            return self._land(flight, self._first_wait_s if wait_s is None else min(wait_s, self._first_wait_s))
+            return self._wait_for_fetch(
+                fetch, self._first_wait_s if wait_s is None else min(wait_s, self._first_wait_s)
+            )
         failed_last = entry.stale_until_s > 0
-        if failed_last or now_s - entry.as_of_s < self._max_age_s or now_s - flight.began_s > self._stale_wait_s:
+        if failed_last or now_s - entry.as_of_s < self._max_age_s or now_s - fetch.began_s > self._stale_wait_s:
             return entry.value
         try:
-            return self._land(flight, self._stale_wait_s)
+            return self._wait_for_fetch(fetch, self._stale_wait_s)
         except Unavailable:
             return entry.value
 
-    def _take_off(self, key: K, now_s: float) -> _Flight[V]:
-        flight: _Flight[V] = _Flight(Future(), now_s)
-        threading.Thread(target=self._refresh, args=(key, flight), name="cache", daemon=True).start()
+    def _start_fetch(self, key: K, now_s: float) -> _Fetch[V]:
+        fetch: _Fetch[V] = _Fetch(Future(), now_s)
+        threading.Thread(target=self._refresh, args=(key, fetch), name="cache", daemon=True).start()
         # After the start, which can fail, and before the thread can end: it needs the lock for that.
-        self._flights[key] = flight
-        return flight
+        self._fetches[key] = fetch
+        return fetch
 
     @staticmethod
-    def _land(flight: _Flight[V], wait_s: float) -> V:
+    def _wait_for_fetch(fetch: _Fetch[V], wait_s: float) -> V:
         try:
-            return flight.result.result(wait_s)
+            return fetch.result.result(wait_s)
         except TimeoutError as error:
             raise Unavailable() from error
 
-    def _refresh(self, key: K, flight: _Flight[V]) -> None:
+    def _refresh(self, key: K, fetch: _Fetch[V]) -> None:
         error: BaseException | None = None
         try:
-            entry: _Entry[V] | None = _Entry(self._read(key), flight.began_s)
+            entry: _Entry[V] | None = _Entry(self._read(key), fetch.began_s)
         except BaseException as raised:  # whatever it is belongs to those who wait
             error, entry = raised, None
             if not isinstance(raised, Unavailable):
@@ -143,8 +145,8 @@ class Cache(Generic[K, V]):
                 self._entries.move_to_end(key)
             while len(self._entries) > self._max_entries:
                 self._entries.popitem(last=False)
-            del self._flights[key]
+            del self._fetches[key]
         if error is not None:
-            flight.result.set_exception(error)
+            fetch.result.set_exception(error)
         else:
-            flight.result.set_result(cast(_Entry[V], entry).value)
+            fetch.result.set_result(cast(_Entry[V], entry).value)

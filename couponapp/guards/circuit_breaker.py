@@ -66,7 +66,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Rates:
+class WindowRates:
     """What the window shows, in percent, and how many calls it holds."""
 
     calls: int
@@ -104,16 +104,16 @@ class _Window:
         self._failed += failed
         self._slow += slow
 
-    def rates(self) -> Rates:
+    def rates(self) -> WindowRates:
         calls = len(self._results)
-        return Rates(calls, 100 * self._failed / max(1, calls), 100 * self._slow / max(1, calls))
+        return WindowRates(calls, 100 * self._failed / max(1, calls), 100 * self._slow / max(1, calls))
 
 
 class Call:
     """One call that was let through. Its result counts only in the state that let it through."""
 
-    def __init__(self, generation: int, clock: Callable[[], float]) -> None:
-        self.generation = generation
+    def __init__(self, state_version: int, clock: Callable[[], float]) -> None:
+        self.state_version = state_version
         self._clock = clock
         self.let_in_s = self._began_s = clock()
 
@@ -156,7 +156,7 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
         self._clock = clock
         self._forced = Forced.NO
         self._refused = 0
-        self._generation = 0
+        self._state_version = 0
         self._opened_s = 0.0
         self._permits: set[Call] = set()
         self._window = _Window(self.rules.window)
@@ -223,7 +223,7 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
         """How many calls were refused since the breaker was made."""
         return self._refused
 
-    def rates(self) -> Rates:
+    def rates(self) -> WindowRates:
         """What the window of the current state shows; while it is open, what it was opened by."""
         with self._lock:
             return self._window.rates()
@@ -254,7 +254,7 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
 
     def _begin(self) -> None:
         # A new generation: what is still under way belongs to the old one and no longer counts.
-        self._generation += 1
+        self._state_version += 1
         self._permits.clear()
 
     def _take(self) -> Call:
@@ -263,7 +263,7 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
                 if self._stays_open():
                     raise self._refuse()
                 self.half_open()
-            call = Call(self._generation, self._clock)
+            call = Call(self._state_version, self._clock)
             if self.current_state == pybreaker.STATE_HALF_OPEN:
                 self._permits = {one for one in self._permits if not self._is_overdue(one)}
                 if len(self._permits) + self._window.rates().calls >= self.rules.half_open_calls:
@@ -284,7 +284,7 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
 
     def _give_back(self, call: Call, *, failed: bool, counts: bool) -> None:
         with self._lock:
-            if call.generation != self._generation:
+            if call.state_version != self._state_version:
                 return
             half_open = self.current_state == pybreaker.STATE_HALF_OPEN
             if half_open and self._is_overdue(call):

@@ -81,7 +81,7 @@ return table.concat(answer, ' ')
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Hit:
     """One limit that a request must pass.
 
     Attributes:
@@ -96,7 +96,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RateLimitStatus:
     """How a request stands with the limit that refuses it, or with its first one.
 
     Attributes:
@@ -116,9 +116,9 @@ class Standing:
 class _Question:
     """What one request asks. The latch opens when there is an answer, or when there will be none."""
 
-    asked: Sequence[Asked]
+    asked: Sequence[Hit]
     latch: threading.Lock = field(default_factory=threading.Lock)
-    answer: Standing | None = None
+    answer: RateLimitStatus | None = None
 
     def __post_init__(self) -> None:
         self.latch.acquire()
@@ -152,7 +152,7 @@ class SharedCounters:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def count(self, asked: Sequence[Asked]) -> Standing | None:
+    def count(self, asked: Sequence[Hit]) -> RateLimitStatus | None:
         """Count one for each of these limits, or none where one of them refuses.
 
         Args:
@@ -275,7 +275,7 @@ class _Asker:
 
     def is_back(self) -> bool:
         """Redis counts, and is quick."""
-        probe = _Question([Asked("probe", _PROBE_LIMIT)])
+        probe = _Question([Hit("probe", _PROBE_LIMIT)])
         self._slow, self._late = SLOW_IN_A_ROW - 1, MAX_LATE
         try:
             # Not a ping: a replica would answer that, and count nothing.
@@ -308,7 +308,7 @@ class MemoryCounters:
         self._sweep_s = clock() + SWEEP_EVERY_S
         self._lock = threading.Lock()
 
-    def count(self, asked: Sequence[Asked]) -> Standing:
+    def count(self, asked: Sequence[Hit]) -> RateLimitStatus:
         """Count one for each of these limits, or none where one of them refuses."""
         amounts = [max(1, one.limit.amount // self._processes) if one.shared else one.limit.amount for one in asked]
         with self._lock:
@@ -323,13 +323,13 @@ class MemoryCounters:
                 said += (window.count, math.ceil(1000 * (window.ends_s - now_s)))
         return _standing(asked, amounts, said)
 
-    def give_back(self, asked: Asked) -> None:
+    def give_back(self, asked: Hit) -> None:
         """Take one back that was counted, because something else refused the request."""
         with self._lock:
             window = self._window(asked, self._clock())
             window.count -= window.count > 0  # its window may have ended meanwhile
 
-    def _window(self, asked: Asked, now_s: float) -> Window:
+    def _window(self, asked: Hit, now_s: float) -> Window:
         window = self._windows.get(_name(asked))
         if window is not None and window.ends_s > now_s:
             return window
@@ -350,12 +350,12 @@ class Window:
     count: int = 0
 
 
-def _name(asked: Asked) -> str:
+def _name(asked: Hit) -> str:
     return f"{asked.key}:{asked.limit}"
 
 
-def _standing(asked: Sequence[Asked], amounts: Sequence[int], said: Sequence[int]) -> Standing:
+def _standing(asked: Sequence[Hit], amounts: Sequence[int], said: Sequence[int]) -> RateLimitStatus:
     refused = said[0]
     told = max(1, refused)
     amount, count, left_ms = amounts[told - 1], said[2 * told - 1], said[2 * told]
-    return Standing(refused > 0, amount, max(0, amount - count), max(1, math.ceil(left_ms / 1000)))
+    return RateLimitStatus(refused > 0, amount, max(0, amount - count), max(1, math.ceil(left_ms / 1000)))

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 TELL_EVERY_S = 10.0
 
 
-class Backlog:
+class OverloadGuard:
     """How far behind the event loop of this process is.
 
     A server that works in rounds tells when one begins and ends: it looks which clients have sent

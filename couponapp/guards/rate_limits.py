@@ -13,7 +13,7 @@ from redis import Redis
 
 from couponapp.errors import TooManyRequests
 from couponapp.guards import strategy
-from couponapp.guards.counters import Asked, MemoryCounters, SharedCounters, Standing
+from couponapp.guards.counters import Hit, MemoryCounters, RateLimitStatus, SharedCounters
 
 # A limiter that waits would be the outage again. Connecting and asking may each take this long,
 # once per failure: what follows does not ask (couponapp.guards.counters).
@@ -23,7 +23,7 @@ _parse = lru_cache(maxsize=64)(parse)
 
 
 @dataclass(frozen=True)
-class Rates:
+class LimitRates:
     """The numbers, as text such as `5/minute`.
 
     Attributes:
@@ -33,10 +33,10 @@ class Rates:
         per_address: for each network address; empty for none.
     """
 
-    per_user: str
-    together: str
-    per_process: str = ""
-    per_address: str = ""
+    user_rate: str
+    global_rate: str
+    process_rate: str = ""
+    address_rate: str = ""
 
 
 class RateLimits:
@@ -47,7 +47,7 @@ class RateLimits:
         connect: Callable[[float], Redis],
         *,
         scope: str,
-        rates: Callable[[], Rates],
+        rates: Callable[[], LimitRates],
         processes: int = 1,
         timeout_s: float = REDIS_TIMEOUT_S,
     ) -> None:
@@ -87,11 +87,11 @@ class RateLimits:
             TooManyRequests: a limit refuses it; says when to try again.
         """
         rates = self._rates()
-        asked = [Asked(f"{self._scope}:user:{user_id}", _parse(rates.per_user))]
-        if rates.per_address:
-            asked.append(Asked(f"{self._scope}:address:{address}", _parse(rates.per_address)))
-        asked.append(Asked(f"{self._scope}:all", _parse(rates.together), shared=True))
-        in_process = Asked(self._scope, _parse(rates.per_process)) if rates.per_process else None
+        asked = [Hit(f"{self._scope}:user:{user_id}", _parse(rates.user_rate))]
+        if rates.address_rate:
+            asked.append(Hit(f"{self._scope}:address:{address}", _parse(rates.address_rate)))
+        asked.append(Hit(f"{self._scope}:all", _parse(rates.global_rate), shared=True))
+        in_process = Hit(self._scope, _parse(rates.process_rate)) if rates.process_rate else None
         if in_process and (full := self._in_process.count([in_process])).refused:
             raise TooManyRequests(full.reset_s)
         standing = self._all_or_none.pass_all(asked)
@@ -101,11 +101,11 @@ class RateLimits:
                 self._in_process.give_back(in_process)
             raise TooManyRequests(standing.reset_s)
 
-    def _count(self, asked: Sequence[Asked]) -> Standing:
+    def _count(self, asked: Sequence[Hit]) -> RateLimitStatus:
         return self._shared.count(asked) or self._instead.count(asked)
 
 
-def headers_of(standing: Standing) -> dict[str, str]:
+def headers_of(standing: RateLimitStatus) -> dict[str, str]:
     """The `RateLimit-*` headers of the IETF's draft (draft-ietf-httpapi-ratelimit-headers-07)."""
     return {
         "RateLimit-Limit": str(standing.limit),

@@ -14,7 +14,7 @@ from limits import RateLimitItem
 from limits.strategies import STRATEGIES, RateLimiter
 from limits.util import WindowStats
 
-from couponapp.guards.counters import Asked, Standing
+from couponapp.guards.counters import Hit, RateLimitStatus
 
 NAME = "all-or-none"
 
@@ -26,20 +26,20 @@ class AllOrNone(RateLimiter):
         counting: counts one for each of the limits it is given, or none where one of them refuses.
     """
 
-    counting: Callable[[Sequence[Asked]], Standing]
+    counting: Callable[[Sequence[Hit]], RateLimitStatus]
 
-    def pass_all(self, asked: Sequence[Asked]) -> Standing:
+    def pass_all(self, asked: Sequence[Hit]) -> RateLimitStatus:
         """Count one for each limit, or none, and remember for this request how it stands.
 
         Args:
             asked: the limits; the first that refuses is the one that is told, otherwise the first.
         """
-        g.limit_standing = standing = self.counting(asked)
-        return standing
+        g.limit_standing = rate_limit_status = self.counting(asked)
+        return rate_limit_status
 
     def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
         """One limit alone, as Flask-Limiter asks for it."""
-        return not self.pass_all([Asked("/".join(identifiers), item)]).refused
+        return not self.pass_all([Hit("/".join(identifiers), item)]).refused
 
     def test(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
         """Not used: nothing here is tested without being counted."""
@@ -47,13 +47,13 @@ class AllOrNone(RateLimiter):
 
     def get_window_stats(self, item: RateLimitItem, *identifiers: str) -> WindowStats:
         """What the last hit of this request has seen; costs nothing."""
-        seen = standing()
+        seen = rate_limit_status()
         return WindowStats(time.time() + seen.reset_s, seen.remaining) if seen else WindowStats(time.time(), 0)
 
 
-def standing() -> Standing | None:
+def rate_limit_status() -> RateLimitStatus | None:
     """How this request stands, or None where nothing was counted."""
-    found: Standing | None = g.get("limit_standing")
+    found: RateLimitStatus | None = g.get("limit_standing")
     return found
 
 

@@ -15,7 +15,7 @@ EVERY_S = 0.5
 Tell = Callable[[str | None], None]
 
 
-class Switches:
+class SwitchReader:
     """Values by name, read again and again by one thread of their own.
 
     Who asks gets the last known value at once; nobody ever waits for a read. Where it fails, the

@@ -35,7 +35,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Claim:
+class IssueRequest:
     """One user asks for one coupon.
 
     Attributes:
@@ -48,7 +48,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class IssueResult:
     """The verdict on one attempt.
 
     Attributes:
@@ -102,7 +102,7 @@ _SEEN = """
     ) AS each
 """
 
-LOOK = _SEEN + " ORDER BY n"
+RECHECK = _SEEN + " ORDER BY n"
 
 # The order matters. The issuances come first: their unique index makes a user's twin requests wait
 # for each other before either touches the stock, and the hot stock row is locked last and
@@ -162,19 +162,19 @@ def issue(
     *,
     deadline: Deadline | None = None,
     statement: LiteralString = ISSUE,
-) -> Attempt:
-    """Try to issue one coupon to one user; see `issue_together`."""
-    return issue_together(pool, coupon_id, [Claim(user_id, key)], deadline=deadline, statement=statement)[0]
+) -> IssueResult:
+    """Try to issue one coupon to one user; see `issue_batch`."""
+    return issue_batch(pool, coupon_id, [IssueRequest(user_id, key)], deadline=deadline, statement=statement)[0]
 
 
-def issue_together(
+def issue_batch(
     pool: Pool,
     coupon_id: int,
-    claims: Sequence[Claim],
+    requests: Sequence[IssueRequest],
     *,
     deadline: Deadline | None = None,
     statement: LiteralString = ISSUE,
-) -> list[Attempt]:
+) -> list[IssueResult]:
     """Try to issue one coupon to each of several users. «Issued» means committed.
 
     One round trip; one more where a twin request of a user, or one with the same key, won, or
@@ -185,7 +185,7 @@ def issue_together(
     Args:
         pool: autocommit connections at READ COMMITTED, with timeouts.
         coupon_id: 1 to 2^63 - 1.
-        claims: of different users.
+        requests: of different users.
         deadline: bounds all round trips together; each has the pool's own bound when left out.
         statement: tests put wrong statements here, to see that they are caught.
 
@@ -193,7 +193,7 @@ def issue_together(
         couponapp.errors.Unavailable: and its children; after a `ConnectionLost` or
             `StatementTimedOut` the outcome is unknown, and the same key tells it later.
     """
-    work = _Work(pool, coupon_id, claims, deadline)
+    work = _Work(pool, coupon_id, requests, deadline)
     try:
         work.go_on(statement)
     except ConnectionLost as lost:
@@ -201,22 +201,22 @@ def issue_together(
             work.go_on(statement)
         except DeadlineExceeded:
             raise lost from None  # no time is left for a second try: what went wrong is the first
-    return [work.attempts[number] for number in range(len(claims))]
+    return [work.attempts[number] for number in range(len(requests))]
 
 
 class _Work:
-    """What has become of each claim so far."""
+    """What has become of each request so far."""
 
-    def __init__(self, pool: Pool, coupon_id: int, claims: Sequence[Claim], deadline: Deadline | None) -> None:
+    def __init__(self, pool: Pool, coupon_id: int, requests: Sequence[IssueRequest], deadline: Deadline | None) -> None:
         self._pool = pool
         self._coupon_id = coupon_id
-        self._claims = claims
-        self._codes = [new_code() for _ in claims]
+        self._claims = requests
+        self._codes = [new_code() for _ in requests]
         self._deadline = deadline
-        self.attempts: dict[int, Attempt] = {}
+        self.attempts: dict[int, IssueResult] = {}
 
     def go_on(self, statement: LiteralString) -> None:
-        """Ask until every claim has its answer.
+        """Ask until every request has its answer.
 
         It ends: what is asked again is asked because somebody else took pieces, and those run out.
         """
@@ -227,20 +227,20 @@ class _Work:
                 if refusal.constraint != _NO_PIECE_LEFT:
                     raise
                 if len(open_claims) == 1:
-                    self.attempts[open_claims[0]] = Attempt(Outcome.SOLD_OUT)
+                    self.attempts[open_claims[0]] = IssueResult(Outcome.SOLD_OUT)
 
     def _note(self, asked: Sequence[int], rows: Mapping[int, Row]) -> None:
         if not rows:
-            self.attempts |= dict.fromkeys(asked, Attempt(Outcome.COUPON_NOT_FOUND))
+            self.attempts |= dict.fromkeys(asked, IssueResult(Outcome.COUPON_NOT_FOUND))
         lost = [number for number, row in rows.items() if row["verdict"] == _LOST_TO_TWIN]
         for number, row in rows.items():
             # One that lost to its twin has left a piece for one that came too late: that one asks again.
             if row["verdict"] not in (_LOST_TO_TWIN, _TOO_LATE):
                 self.attempts[number] = self._read(number, row)
             elif row["verdict"] == _TOO_LATE and not lost:
-                self.attempts[number] = Attempt(Outcome.SOLD_OUT)
+                self.attempts[number] = IssueResult(Outcome.SOLD_OUT)
         if lost:
-            for number, row in self._ask(LOOK, lost).items():
+            for number, row in self._ask(RECHECK, lost).items():
                 if row["verdict"] == Outcome.ISSUED:
                     # No twin and no such key: the new code exists already, at a chance of 2^-99.
                     raise Unavailable()
@@ -257,12 +257,12 @@ class _Work:
         rows = self._pool.fetch_all(statement, params, timeout_s=timeout_s)
         return {numbers[row["n"] - 1]: row for row in rows}
 
-    def _read(self, number: int, row: Row) -> Attempt:
+    def _read(self, number: int, row: Row) -> IssueResult:
         outcome = Outcome(row["verdict"])
         if outcome is Outcome.NOT_OPEN:
-            return Attempt(outcome, None, row["opens_at"], (row["opens_at"] - row["now"]).total_seconds())
+            return IssueResult(outcome, None, row["opens_at"], (row["opens_at"] - row["now"]).total_seconds())
         if outcome not in (Outcome.ISSUED, Outcome.REPLAYED, Outcome.ALREADY_ISSUED):
-            return Attempt(outcome)
+            return IssueResult(outcome)
         issuance = Issuance.from_row(row)
         # Our own code: committed, although the answer was lost.
-        return Attempt(Outcome.ISSUED if issuance.code == self._codes[number] else outcome, issuance)
+        return IssueResult(Outcome.ISSUED if issuance.code == self._codes[number] else outcome, issuance)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from couponapp.notifying.outbox import Notice
+from couponapp.notifying.outbox import Notification
 from couponapp.storage.pool import Connection, Pool, Row
 
 _OPEN = "sent_at IS NULL AND dead_at IS NULL"
@@ -77,7 +77,7 @@ def lease(connection: Connection, channel: str, *, limit: int, lease_s: float) -
 
 
 @dataclass(frozen=True)
-class Claim:
+class ClaimedDelivery:
     """One message that this process is about to send.
 
     Attributes:
@@ -88,7 +88,7 @@ class Claim:
         given_up: its time is over: if this try fails, there is no other.
     """
 
-    notice: Notice
+    notification: Notification
     tries: int
     failures: int
     due_at: datetime
@@ -117,12 +117,12 @@ ORDER BY o.id
 _OF_CLAIM = ("tries", "failures", "due_at", "left_s", "given_up")
 
 
-def claim(pool: Pool, channel: str, outbox_ids: Sequence[int]) -> list[Claim]:
+def claim(pool: Pool, channel: str, outbox_ids: Sequence[int]) -> list[ClaimedDelivery]:
     """Begin a try of those messages that are still open, in order."""
     rows = pool.fetch_all(CLAIM, {"channel": channel, "ids": list(outbox_ids)})
     return [
-        Claim(
-            Notice(**{name: value for name, value in row.items() if name not in _OF_CLAIM}),
+        ClaimedDelivery(
+            Notification(**{name: value for name, value in row.items() if name not in _OF_CLAIM}),
             **{name: row[name] for name in _OF_CLAIM},
         )
         for row in rows
@@ -172,7 +172,7 @@ class Failure:
     delay_s: float | None
 
 
-PUT_OFF = f"""
+RESCHEDULE = f"""
 UPDATE deliveries d SET failures = d.failures + 1, reason = f.reason,
     due_at = CASE WHEN f.delay_s IS NULL THEN d.due_at ELSE now() + make_interval(secs => f.delay_s) END,
     dead_at = CASE WHEN f.delay_s IS NULL THEN now() END
@@ -181,7 +181,7 @@ WHERE d.channel = %(channel)s AND d.outbox_id = f.outbox_id AND {_OPEN}
 """
 
 
-def put_off(pool: Pool, channel: str, failures: Sequence[Failure]) -> None:
+def reschedule(pool: Pool, channel: str, failures: Sequence[Failure]) -> None:
     """Note failures: each message is due again after its delay, or dead."""
     params = {
         "channel": channel,
@@ -189,7 +189,7 @@ def put_off(pool: Pool, channel: str, failures: Sequence[Failure]) -> None:
         "reasons": [one.reason for one in failures],
         "delays": [one.delay_s for one in failures],
     }
-    pool.execute(PUT_OFF, params)
+    pool.execute(RESCHEDULE, params)
 
 
 RELEASE = f"""
@@ -211,13 +211,13 @@ def release(pool: Pool, channel: str, outbox_ids: Sequence[int], delay_s: float)
 
 
 # Only while it is this lease that they wait for: when it has run out, they may be somebody else's.
-PUT_BACK = f"""
+RELEASE_LEASE = f"""
 UPDATE deliveries SET due_at = now() + make_interval(secs => %(delay_s)s)
 WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND due_at = %(lease)s AND {_OPEN}
 """
 
 
-def put_back(pool: Pool, channel: str, outbox_ids: Sequence[int], lease: datetime, delay_s: float) -> int:
+def release_lease(pool: Pool, channel: str, outbox_ids: Sequence[int], lease: datetime, delay_s: float) -> int:
     """Give leased messages back that nobody has claimed.
 
     Args:
@@ -231,11 +231,11 @@ def put_back(pool: Pool, channel: str, outbox_ids: Sequence[int], lease: datetim
         How many that were.
     """
     params = {"channel": channel, "ids": list(outbox_ids), "lease": lease, "delay_s": delay_s}
-    return pool.execute(PUT_BACK, params)
+    return pool.execute(RELEASE_LEASE, params)
 
 
 # The partial indexes answer this, however many have been sent.
-STANDING = f"""
+BACKLOGS = f"""
 SELECT channel, count(*) AS waiting, extract(epoch FROM now() - min(created_at))::float8 AS oldest_s, 0 AS dead
 FROM deliveries WHERE {_OPEN} GROUP BY channel
 UNION ALL
@@ -247,7 +247,7 @@ FROM outbox WHERE planned_at IS NULL
 
 
 @dataclass(frozen=True)
-class Standing:
+class ChannelBacklog:
     """How one channel stands.
 
     Attributes:
@@ -261,19 +261,19 @@ class Standing:
     dead: int = 0
 
 
-def standing(pool: Pool, channels: Sequence[str]) -> dict[str, Standing]:
+def channel_backlogs(pool: Pool, channels: Sequence[str]) -> dict[str, ChannelBacklog]:
     """How every channel stands: those named, and those that are no longer configured but have messages.
 
     An outbox row that the relay has not seen yet waits on every channel that is named.
     """
-    rows = pool.fetch_all(STANDING)
+    rows = pool.fetch_all(BACKLOGS)
     fresh = next(row for row in rows if row["channel"] is None)
-    found: dict[str, Standing] = {name: Standing() for name in channels}
+    found: dict[str, ChannelBacklog] = {name: ChannelBacklog() for name in channels}
     for row in rows:
         if row["channel"] is not None:
-            found[row["channel"]] = _sum(found.get(row["channel"], Standing()), row)
+            found[row["channel"]] = _sum(found.get(row["channel"], ChannelBacklog()), row)
     return {name: _sum(one, fresh) if name in channels else one for name, one in found.items()}
 
 
-def _sum(one: Standing, row: Row) -> Standing:
-    return Standing(one.waiting + row["waiting"], max(one.oldest_s, row["oldest_s"]), one.dead + row["dead"])
+def _sum(one: ChannelBacklog, row: Row) -> ChannelBacklog:
+    return ChannelBacklog(one.waiting + row["waiting"], max(one.oldest_s, row["oldest_s"]), one.dead + row["dead"])

@@ -20,8 +20,8 @@ from couponapp.errors import ChannelFailed
 from couponapp.guards.circuit_breaker import CircuitBreaker, Refused, Rules, StateLog
 from couponapp.notifying import deliveries, retry_policy
 from couponapp.notifying.channels import Channel
-from couponapp.notifying.deliveries import Claim, Failure
-from couponapp.notifying.throttle import Pace
+from couponapp.notifying.deliveries import ClaimedDelivery, Failure
+from couponapp.notifying.throttle import Throttle
 from couponapp.signals import StopSignal
 from couponapp.storage.pool import Pool
 
@@ -63,7 +63,7 @@ class Policy:
     concurrency: int = 4
 
 
-def speaks_against_channel(error: BaseException) -> bool:
+def is_channel_failure(error: BaseException) -> bool:
     """The error is the channel's trouble; not the message's, and no wish to be left alone."""
     return isinstance(error, ChannelFailed) and not error.permanent and error.retry_after_s is None
 
@@ -82,7 +82,7 @@ class StateGauge(pybreaker.CircuitBreakerListener):
             metrics.BREAKER_STATE.labels(cb.name, state).set(new_state.name == state)
 
 
-class Delivery:
+class ChannelSender:
     """Sends on one channel: what a job needs of the process that runs it."""
 
     def __init__(
@@ -91,7 +91,7 @@ class Delivery:
         channel: Channel,
         *,
         policy: Policy | None = None,
-        pace: Pace | None = None,
+        pace: Throttle | None = None,
         rules: Rules = CHANNEL_RULES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -113,7 +113,7 @@ class Delivery:
         self.stop = StopSignal()
         self.breaker = CircuitBreaker(
             f"notify-{channel.name}",
-            is_failure=speaks_against_channel,
+            is_failure=is_channel_failure,
             rules=rules,
             listeners=[StateLog(), StateGauge()],
         )
@@ -134,7 +134,7 @@ class Delivery:
         if (closed_s := self.closed_s()) > 0:
             self.stop.wait(min(REST_S, closed_s))
 
-    def send(self, one: Claim) -> None:
+    def send(self, one: ClaimedDelivery) -> None:
         """Send one message.
 
         Raises:
@@ -142,7 +142,7 @@ class Delivery:
             ChannelFailed: it has not accepted the message.
         """
         with self.breaker.calling():
-            self.channel.send(one.notice)
+            self.channel.send(one.notification)
 
     def close(self, for_s: float) -> None:
         """Leave the channel alone for so many seconds."""
@@ -161,15 +161,15 @@ class _Run:
     lanes append at their ends, and the job takes away from their beginnings.
     """
 
-    def __init__(self, delivery: Delivery, outbox_ids: list[int]) -> None:
+    def __init__(self, delivery: ChannelSender, outbox_ids: list[int]) -> None:
         self._delivery = delivery
         self._name = delivery.channel.name
         self._unclaimed = deque(batched(outbox_ids, CLAIM_BATCH))
         self._lease: datetime | None = None
-        self._claimed: deque[Claim] = deque()
-        self._sent: list[Claim] = []
+        self._claimed: deque[ClaimedDelivery] = deque()
+        self._sent: list[ClaimedDelivery] = []
         self._failed: list[Failure] = []
-        self._untried: list[Claim] = []
+        self._untried: list[ClaimedDelivery] = []
         self._taking = threading.Lock()
         self._lanes = min(delivery.policy.concurrency, len(outbox_ids))
         self._over = False
@@ -205,7 +205,7 @@ class _Run:
             self._over = True  # the other lanes would only meet the same
             raise
 
-    def _next(self) -> Claim | None:
+    def _next(self) -> ClaimedDelivery | None:
         """The next message to send, when it is its turn. One lane waits, the others behind it."""
         pace, stop = self._delivery.pace, self._delivery.stop
         with self._taking:
@@ -230,13 +230,13 @@ class _Run:
             lease_s = min((claim.left_s for claim in claims), default=math.inf) - one.policy.timeout_s
             self._end_s = min(self._end_s, one.clock() + lease_s)
             for claim in claims:
-                if buried := retry_policy.of_poison(claim, self._name):
+                if buried := retry_policy.poisoned(claim, self._name):
                     self._failed.append(buried)
                 else:
                     self._claimed.append(claim)
         return bool(self._claimed) and self._may_send()
 
-    def _take(self, one: Claim, error: Exception) -> None:
+    def _take(self, one: ClaimedDelivery, error: Exception) -> None:
         if isinstance(error, Refused):
             self._delivery.close(self._delivery.breaker.rules.open_s)
             self._untried.append(one)
@@ -250,16 +250,21 @@ class _Run:
     def _note(self) -> None:
         pool, name = self._delivery.pool, self._name
         if sent := self._sent[:]:
-            took = deliveries.mark_sent(pool, name, [one.notice.outbox_id for one in sent])
+            took = deliveries.mark_sent(pool, name, [one.notification.outbox_id for one in sent])
             del self._sent[: len(sent)]
             metrics.NOTIFICATIONS_SENT.labels(name).inc(len(took))
             seconds = metrics.NOTIFICATION_SECONDS.labels(name)
             for took_s in took:
                 seconds.observe(took_s)
             for one in sent:
-                log.info("notified: issuance %d of coupon %d, %s", one.notice.issuance_id, one.notice.coupon_id, name)
+                log.info(
+                    "notified: issuance %d of coupon %d, %s",
+                    one.notification.issuance_id,
+                    one.notification.coupon_id,
+                    name,
+                )
         if failed := self._failed[:]:
-            deliveries.put_off(pool, name, failed)
+            deliveries.reschedule(pool, name, failed)
             del self._failed[: len(failed)]
             dead = sum(one.delay_s is None for one in failed)
             metrics.NOTIFICATIONS_DEAD.labels(name).inc(dead)
@@ -270,10 +275,10 @@ class _Run:
         pool, name = self._delivery.pool, self._name
         delay_s = self._delivery.closed_s() * random.uniform(1.0, 1.2)
         if self._untried:
-            deliveries.release(pool, name, [one.notice.outbox_id for one in self._untried], delay_s)
+            deliveries.release(pool, name, [one.notification.outbox_id for one in self._untried], delay_s)
         if self._unclaimed and self._lease:
             ids = [outbox_id for part in self._unclaimed for outbox_id in part]
-            deliveries.put_back(pool, name, ids, self._lease, delay_s)
+            deliveries.release_lease(pool, name, ids, self._lease, delay_s)
 
 
 def batched(ids: list[int], size: int) -> Iterator[list[int]]:
@@ -281,10 +286,10 @@ def batched(ids: list[int], size: int) -> Iterator[list[int]]:
     return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
-_deliveries: dict[str, Delivery] = {}
+_deliveries: dict[str, ChannelSender] = {}
 
 
-def configure(delivery: Delivery) -> None:
+def configure(delivery: ChannelSender) -> None:
     """Tell the jobs of this process what to work with. RQ can pass them ids only."""
     _deliveries[delivery.channel.name] = delivery
 

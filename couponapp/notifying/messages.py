@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from couponapp.notifying.outbox import Notice
+from couponapp.notifying.outbox import Notification
 
 _templates = Environment(
     loader=PackageLoader("couponapp.notifying"),
@@ -30,37 +30,37 @@ class Message:
     html: str
 
 
-def render(notice: Notice, time_zone: ZoneInfo) -> Message:
+def render(notification: Notification, time_zone: ZoneInfo) -> Message:
     """The message as e-mail has it, times in the given zone."""
-    korean, english = _subjects(notice)
-    subject = f"{korean} / {english.removeprefix(f'[{notice.coupon_name}] ')}"
-    words = {"subject": subject, **_words(notice, time_zone)}
+    korean, english = _subjects(notification)
+    subject = f"{korean} / {english.removeprefix(f'[{notification.coupon_name}] ')}"
+    words = {"subject": subject, **_words(notification, time_zone)}
     return Message(
-        subject, *(_templates.get_template(f"{notice.kind}.{form}").render(words) for form in ("txt", "html"))
+        subject, *(_templates.get_template(f"{notification.kind}.{form}").render(words) for form in ("txt", "html"))
     )
 
 
-def render_file(notice: Notice, time_zone: ZoneInfo) -> str:
+def render_file(notification: Notification, time_zone: ZoneInfo) -> str:
     """The message as the file channel leaves it: under a head like that of a letter."""
-    korean, english = _subjects(notice)
-    text = _templates.get_template(f"{notice.kind}.txt").render(_words(notice, time_zone))
-    head = f"받는 사람: {notice.user_id}\n제목: {korean}\n\n"
-    return head + text.replace("--\n", f"--\nTo: {notice.user_id}\nSubject: {english}\n\n", 1)
+    korean, english = _subjects(notification)
+    text = _templates.get_template(f"{notification.kind}.txt").render(_words(notification, time_zone))
+    head = f"받는 사람: {notification.user_id}\n제목: {korean}\n\n"
+    return head + text.replace("--\n", f"--\nTo: {notification.user_id}\nSubject: {english}\n\n", 1)
 
 
-def _subjects(notice: Notice) -> tuple[str, str]:
-    korean, english = _SUBJECTS[notice.kind]
-    return korean.format(notice.coupon_name), english.format(notice.coupon_name)
+def _subjects(notification: Notification) -> tuple[str, str]:
+    korean, english = _SUBJECTS[notification.kind]
+    return korean.format(notification.coupon_name), english.format(notification.coupon_name)
 
 
-def _words(notice: Notice, time_zone: ZoneInfo) -> dict[str, str]:
+def _words(notification: Notification, time_zone: ZoneInfo) -> dict[str, str]:
     def local(moment: datetime) -> str:
         return f"{moment.astimezone(time_zone):%Y-%m-%d %H:%M:%S %Z}"
 
     return {
-        "user_id": notice.user_id,
-        "coupon_name": notice.coupon_name,
-        "code": notice.code,
-        "issued_at": local(notice.issued_at),
-        "expires_at": local(notice.expires_at),
+        "user_id": notification.user_id,
+        "coupon_name": notification.coupon_name,
+        "code": notification.code,
+        "issued_at": local(notification.issued_at),
+        "expires_at": local(notification.expires_at),
     }

@@ -9,7 +9,7 @@ from couponapp.storage.pool import Pool
 
 
 @dataclass(frozen=True)
-class Notice:
+class Notification:
     """What there is to tell.
 
     Attributes:

@@ -18,7 +18,7 @@ from couponapp import metrics
 from couponapp.errors import Unavailable
 from couponapp.notifying import archive, deliveries, jobs, outbox
 from couponapp.notifying.deliveries import Leased
-from couponapp.notifying.throttle import Pace
+from couponapp.notifying.throttle import Throttle
 from couponapp.storage.pool import Connection, Pool
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Relay:
         *,
         lease_s: float,
         channels: tuple[str, ...] = ("file",),
-        rates: Mapping[str, Pace] | None = None,
+        rates: Mapping[str, Throttle] | None = None,
         give_up_s: float = 86_400.0,
         keep_days: int = 30,
     ) -> None:
@@ -197,14 +197,17 @@ class Relay:
 
     def _tell_progress(self, told: int) -> int:
         try:
-            standing = deliveries.standing(self._pool, tuple(self._queues))
+            channel_backlogs = deliveries.channel_backlogs(self._pool, tuple(self._queues))
         except Unavailable:
             return told
-        for name, one in standing.items():
+        for name, one in channel_backlogs.items():
             metrics.NOTIFICATIONS_WAITING.labels(name).set(one.waiting)
             metrics.NOTIFICATIONS_OLDEST_SECONDS.labels(name).set(one.oldest_s)
             metrics.NOTIFICATIONS_DEAD_LETTERS.labels(name).set(one.dead)
-        waiting, dead = sum(one.waiting for one in standing.values()), sum(one.dead for one in standing.values())
+        waiting, dead = (
+            sum(one.waiting for one in channel_backlogs.values()),
+            sum(one.dead for one in channel_backlogs.values()),
+        )
         if waiting != told:
             log.info("notifications: %s", f"{waiting} waiting" if waiting else "every issuance is notified")
             if dead:

@@ -14,7 +14,7 @@ MAKE_UP_S = 0.1
 LEAST_WAIT_S = 0.05
 
 
-class Pace:
+class Throttle:
     """Lets messages pass at a rate. Asked by one thread at a time."""
 
     def __init__(self, rate: str, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -30,7 +30,7 @@ class TooSlow(Exception):
     """The client has not sent its request in time."""
 
 
-class Connection:
+class ClientConnection:
     """A client's socket that knows what the client is waited for, and until when.
 
     gunicorn's parser reads from it and its responses write to it. In turn it waits for a request's
@@ -38,7 +38,7 @@ class Connection:
     the answer (`timeout_s` for the whole of each, not for each read or write).
     """
 
-    def __init__(self, client: Any, waiting: dict[Connection, None], *, idle_s: float, timeout_s: float) -> None:
+    def __init__(self, client: Any, waiting: dict[ClientConnection, None], *, idle_s: float, timeout_s: float) -> None:
         """Wait for the first request.
 
         Args:
@@ -76,14 +76,14 @@ class Connection:
         if ask:
             self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def is_served(self) -> None:
+    def mark_served(self) -> None:
         """The client is not waited for: its request is whole, or it has gone."""
         self._waiting.pop(self, None)
 
     def give_way(self) -> None:
         """End the connection from another greenlet; to its own it looks as if the client had left."""
         self._given_way = True
-        self.is_served()
+        self.mark_served()
         with contextlib.suppress(OSError):
             self._client.shutdown(socket.SHUT_RDWR)
 

@@ -30,7 +30,7 @@ from gunicorn.http.errors import (
 )
 from gunicorn.workers import ggevent
 
-from couponapp.server.client_connection import Connection, TooSlow
+from couponapp.server.client_connection import ClientConnection, TooSlow
 
 # Share of the connections from which on clients give way. The rest is for connections that are
 # ending: with none left, gevent would accept no more until one has ended.
@@ -110,7 +110,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]  # brings no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.waiting: dict[Connection, None] = {}
+        self.waiting: dict[ClientConnection, None] = {}
         self._open = 0
         self._served = 0
         self._told_s = -TELL_EVERY_S
@@ -147,11 +147,11 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]  # brings no types
         if self._open > ROOM * self.worker_connections:
             self._make_room()
         idle_s = self.cfg.keepalive or self.client_timeout_s  # 0: only a first request is waited for
-        connection = Connection(client, self.waiting, idle_s=idle_s, timeout_s=self.client_timeout_s)
+        connection = ClientConnection(client, self.waiting, idle_s=idle_s, timeout_s=self.client_timeout_s)
         try:
             super().handle(listener, connection, addr)
         finally:
-            connection.is_served()
+            connection.mark_served()
             self._open -= 1
 
     def _make_room(self) -> None:
@@ -165,7 +165,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]  # brings no types
                 self.worker_connections,
             )
 
-    def handle_request(self, listener_name: Any, req: Any, sock: Connection, addr: Any) -> None:
+    def handle_request(self, listener_name: Any, req: Any, sock: ClientConnection, addr: Any) -> None:
         """Call the application once the request has arrived whole.
 
         Args:
@@ -180,7 +180,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]  # brings no types
             gunicorn.http.errors.NoMoreData: the client has left in the middle of it.
         """
         read_body(req, sock)
-        sock.is_served()
+        sock.mark_served()
         self._served += 1
         super().handle_request(listener_name, req, sock, addr)
         sock.await_request()
@@ -210,7 +210,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]  # brings no types
             client.refuse(_answer(status, code, req))
 
 
-def read_body(req: Any, connection: Connection) -> None:
+def read_body(req: Any, connection: ClientConnection) -> None:
     """Put the whole body in place of the one that is still to come.
 
     Args:
@@ -252,11 +252,11 @@ def _answer(status: int, code: str, req: Any) -> bytes:
     from werkzeug.datastructures import LanguageAccept  # noqa: PLC0415  # likewise
     from werkzeug.http import parse_accept_header  # noqa: PLC0415  # likewise
 
-    from couponapp.web.responses import ANSWERS, LANGUAGES  # noqa: PLC0415  # likewise
+    from couponapp.web.responses import LANGUAGES, RESPONSES  # noqa: PLC0415  # likewise
 
     asked = ",".join(value for name, value in (req.headers if req else ()) if name == "ACCEPT-LANGUAGE")
     language = parse_accept_header(asked, LanguageAccept).best_match(LANGUAGES) or "ko"
-    message = getattr(ANSWERS[code], language)
+    message = getattr(RESPONSES[code], language)
     body = json.dumps({"success": False, "code": code, "message": message, "data": None}, ensure_ascii=False).encode()
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\nContent-Type: application/json\r\n"

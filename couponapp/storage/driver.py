@@ -13,8 +13,8 @@ from couponapp.errors import (
     ConnectionLost,
     ConstraintViolated,
     PoolExhausted,
+    QueueFull,
     ServerTrouble,
-    Shed,
     StatementTimedOut,
     Unavailable,
 )
@@ -26,7 +26,7 @@ _READ_ONLY = "25006"  # a pooled connection that sits on a node which is no long
 
 
 _BY_KIND: tuple[tuple[type[psycopg.Error], type[Unavailable]], ...] = (
-    (TooManyRequests, Shed),
+    (TooManyRequests, QueueFull),
     (PoolTimeout, PoolExhausted),
     (PoolClosed, PoolExhausted),
     (pg.QueryCanceled, StatementTimedOut),
@@ -47,7 +47,7 @@ def translated(error: psycopg.Error) -> Exception:
     """What the driver has raised as one of ours, or as it is where it is a mistake of ours.
 
     Returns:
-        Shed: too many already wait for a connection.
+        QueueFull: too many already wait for a connection.
         PoolExhausted: no connection became free in time.
         StatementTimedOut: `statement_timeout` or `lock_timeout` ended the statement.
         ConnectionLost: the connection broke; the outcome is unknown.
@@ -70,7 +70,7 @@ def translated(error: psycopg.Error) -> Exception:
     return error  # such as wrong SQL: it must surface as it is
 
 
-def spoils_neighbours(error: psycopg.Error) -> bool:
+def affects_whole_pool(error: psycopg.Error) -> bool:
     """What befell one connection of a pool most likely holds for the others too."""
     return is_lost(error) or error.sqlstate == _READ_ONLY
 

@@ -15,7 +15,7 @@ from psycopg_pool import ConnectionPool
 
 from couponapp.errors import StatementTimedOut, Unavailable
 from couponapp.storage import session
-from couponapp.storage.driver import spoils_neighbours, translated
+from couponapp.storage.driver import affects_whole_pool, translated
 from couponapp.storage.watchdog import Watchdog
 
 Row = dict[str, Any]
@@ -90,7 +90,7 @@ class Pool:
         max_size: int,
         timeouts: Timeouts,
         max_waiting: int = 200,
-        flushed: bool = True,
+        synchronous_commit: bool = True,
     ) -> None:
         """Describe the pool; nothing is connected yet.
 
@@ -100,7 +100,7 @@ class Pool:
             max_size: the most connections.
             timeouts: see `Timeouts`.
             max_waiting: callers that may wait for a connection; one more is refused at once.
-            flushed: a commit waits until it is on disk. Without, what was committed in the last
+            synchronous_commit: a commit waits until it is on disk. Without, what was committed in the last
                 half second may be undone when PostgreSQL crashes, as if it had not happened.
         """
         self.name = name
@@ -114,9 +114,9 @@ class Pool:
                 "row_factory": dict_row,
                 "application_name": f"couponapp-{name}",
                 "connect_timeout": timeouts.connect_s,
-                "options": session.options(**timeouts.session(), flushed=flushed),
+                "options": session.options(**timeouts.session(), synchronous_commit=synchronous_commit),
             },
-            configure=self._examine,
+            configure=self._verify_session,
             name=name,
             # Fixed: an event's crowd comes in one second and must not wait for connections to be made.
             min_size=max_size,
@@ -177,7 +177,7 @@ class Pool:
         except psycopg.Error as error:
             if watch.fired:
                 raise StatementTimedOut() from error
-            if spoils_neighbours(error):
+            if affects_whole_pool(error):
                 # The idle ones in the pool most likely have the same trouble: replace them
                 # instead of letting each fail a request of its own.
                 pool.drain()
@@ -218,11 +218,11 @@ class Pool:
             if self._opened:
                 self._pool.close(timeout=2)
 
-    def _examine(self, connection: Connection) -> None:
+    def _verify_session(self, connection: Connection) -> None:
         """Look at a new connection; the pool tells what is wrong, and tries again."""
         watch = _watchdog.watch(connection, self._timeouts.connect_s)
         try:
-            session.examine(connection, **self._timeouts.session())
+            session.verify_session_settings(connection, **self._timeouts.session())
         except BaseException:
             connection.close()
             raise

@@ -34,7 +34,7 @@ SELECT name, setting FROM pg_settings WHERE name IN (
 """
 
 
-def options(*, statement_ms: int, lock_ms: int, idle_ms: int, flushed: bool = True) -> str:
+def options(*, statement_ms: int, lock_ms: int, idle_ms: int, synchronous_commit: bool = True) -> str:
     """The `options` of libpq: the session is born with its timeouts, no SET per request.
 
     And with what the issue statement relies on, whatever the server's defaults are: its isolation
@@ -44,17 +44,20 @@ def options(*, statement_ms: int, lock_ms: int, idle_ms: int, flushed: bool = Tr
         statement_ms: for a whole statement, in milliseconds.
         lock_ms: for a lock, in milliseconds.
         idle_ms: between two statements of one transaction, in milliseconds.
-        flushed: see `couponapp.storage.pool.Pool`.
+        synchronous_commit: see `couponapp.storage.pool.Pool`.
     """
+    commit = "on" if synchronous_commit else "off"
     return (
         f"-c statement_timeout={statement_ms} -c lock_timeout={lock_ms}"
         f" -c idle_in_transaction_session_timeout={idle_ms}"
-        rf" -c default_transaction_isolation=read\ committed -c synchronous_commit={'on' if flushed else 'off'}"
+        rf" -c default_transaction_isolation=read\ committed -c synchronous_commit={commit}"
         f" -c {MARK}=on"
     )
 
 
-def examine(connection: psycopg.Connection[DictRow], *, statement_ms: int, lock_ms: int, idle_ms: int) -> None:
+def verify_session_settings(
+    connection: psycopg.Connection[DictRow], *, statement_ms: int, lock_ms: int, idle_ms: int
+) -> None:
     """Look at a new connection; arguments as in `options`.
 
     Raises:

@@ -26,16 +26,16 @@ from couponapp.errors import (
     ServerTrouble,
     StatementTimedOut,
 )
-from couponapp.guards.batcher import Bulkhead
+from couponapp.guards.batcher import Batcher
 from couponapp.guards.circuit_breaker import CircuitBreaker, Forced, Rules, StateLog
 from couponapp.guards.deadline import Deadline
-from couponapp.guards.overload import Backlog
-from couponapp.guards.rate_limits import RateLimits, Rates, headers_of
-from couponapp.guards.strategy import standing
-from couponapp.guards.switch_reader import Switches
+from couponapp.guards.overload import OverloadGuard
+from couponapp.guards.rate_limits import LimitRates, RateLimits, headers_of
+from couponapp.guards.strategy import rate_limit_status
+from couponapp.guards.switch_reader import SwitchReader
 from couponapp.issuing.catalogue import Catalogue
 from couponapp.issuing.sold_out import SoldOut
-from couponapp.issuing.statement import Attempt, Claim, issue_together
+from couponapp.issuing.statement import IssueRequest, IssueResult, issue_batch
 from couponapp.operating import switches
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.storage.redis import connect
@@ -48,7 +48,7 @@ from couponapp.web.pages.views import login, pages
 from couponapp.web.parts import EXTENSION, Parts
 from couponapp.web.probes import probes
 from couponapp.web.proxies import TrustedProxies
-from couponapp.web.responses import SECURITY_HEADERS, Answer
+from couponapp.web.responses import SECURITY_HEADERS, JsonResponse
 
 # A ping that takes longer than this is as good as none.
 PING_TIMEOUT_S = 0.2
@@ -133,7 +133,7 @@ class SessionOfPages(SecureCookieSessionInterface):
 
 def _make_parts(config: Settings) -> Parts:
     timeouts = Timeouts.within(config.deadline_ms)
-    rates = Rates(config.limit_user, config.limit_global, config.limit_process, config.limit_address)
+    rates = LimitRates(config.limit_user, config.limit_global, config.limit_process, config.limit_address)
     issue_pool = Pool(config.database_url, name="issue", max_size=config.pool_issue, timeouts=timeouts)
     read_pool = Pool(
         config.database_url,
@@ -146,7 +146,7 @@ def _make_parts(config: Settings) -> Parts:
         config.database_url, name="admin", max_size=1, timeouts=ADMIN_TIMEOUTS, max_waiting=MAX_WAITING_PROBES
     )
     breaker = CircuitBreaker(
-        "issue", is_failure=speaks_against_postgresql, rules=_breaker_rules(config), listeners=[StateLog()]
+        "issue", is_failure=is_database_failure, rules=_breaker_rules(config), listeners=[StateLog()]
     )
     return Parts(
         settings=config,
@@ -162,7 +162,7 @@ def _make_parts(config: Settings) -> Parts:
             rates=lambda: rates,
             processes=config.web_processes,
         ),
-        backlog=Backlog(target_s=config.backlog_ms / 1000, patience_s=config.deadline_ms / 1000),
+        backlog=OverloadGuard(target_s=config.backlog_ms / 1000, patience_s=config.deadline_ms / 1000),
         breaker=breaker,
         bulkhead=_bulkhead(config, issue_pool),
         switches=_switches(admin_pool, breaker),
@@ -170,12 +170,12 @@ def _make_parts(config: Settings) -> Parts:
     )
 
 
-def _bulkhead(config: Settings, pool: Pool) -> Bulkhead[tuple[int, Claim], Attempt]:
-    def serve(asked: Sequence[tuple[int, Claim]], timeout_s: float) -> list[Attempt]:
+def _bulkhead(config: Settings, pool: Pool) -> Batcher[tuple[int, IssueRequest], IssueResult]:
+    def serve(asked: Sequence[tuple[int, IssueRequest]], timeout_s: float) -> list[IssueResult]:
         coupon_id = asked[0][0]
-        return issue_together(pool, coupon_id, [claim for _, claim in asked], deadline=Deadline(timeout_s))
+        return issue_batch(pool, coupon_id, [claim for _, claim in asked], deadline=Deadline(timeout_s))
 
-    return Bulkhead(
+    return Batcher(
         serve,
         places=config.pool_issue,  # as many as connections: nobody who has one waits for the other
         max_waiting=config.queue_issue,
@@ -186,8 +186,8 @@ def _bulkhead(config: Settings, pool: Pool) -> Bulkhead[tuple[int, Claim], Attem
     )
 
 
-def _switches(pool: Pool, breaker: CircuitBreaker) -> Switches:
-    found = Switches(lambda: switches.read_all(pool))
+def _switches(pool: Pool, breaker: CircuitBreaker) -> SwitchReader:
+    found = SwitchReader(lambda: switches.read_all(pool))
     found.on_change(switches.ISSUE_BREAKER, lambda value: breaker.force(Forced(value or Forced.NO)))
     return found
 
@@ -206,7 +206,7 @@ def _breaker_rules(config: Settings) -> Rules:
     )
 
 
-def speaks_against_postgresql(error: BaseException) -> bool:
+def is_database_failure(error: BaseException) -> bool:
     """Lost connections, time-outs, trouble on the server's side. Not what we ourselves refuse."""
     return isinstance(error, ConnectionLost | StatementTimedOut | PoolExhausted | ServerTrouble)
 
@@ -249,10 +249,10 @@ def _covers(allowed: str, name: str) -> bool:
 def _finish(response: Response) -> Response:
     _counter(request.endpoint or "none", response.status_code).inc()
     headers = response.headers
-    if not isinstance(response, Answer):  # a page, a file: JSON has them from the start
+    if not isinstance(response, JsonResponse):  # a page, a file: JSON has them from the start
         for name, value in SECURITY_HEADERS:
             headers.setdefault(name, value)
-    if (seen := standing()) is not None:
+    if (seen := rate_limit_status()) is not None:
         headers.extend(headers_of(seen))
     return response
 

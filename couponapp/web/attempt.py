@@ -11,12 +11,12 @@ from couponapp import metrics
 from couponapp.errors import CouponAppError
 from couponapp.guards.deadline import Deadline
 from couponapp.issuing.catalogue import Coupon, Status
-from couponapp.issuing.statement import Attempt, Claim, Outcome
+from couponapp.issuing.statement import IssueRequest, IssueResult, Outcome
 from couponapp.web import inputs
 from couponapp.web.parts import Parts
 
 
-def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, *, key: str | None, address: str) -> Attempt:
+def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, *, key: str | None, address: str) -> IssueResult:
     """The issue path, shared by the API and the pages.
 
     In this order: what is known, the backlog, the limits, the breaker, a place, the statement.
@@ -39,7 +39,7 @@ def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, *, key: str |
         number = inputs.parse_id(coupon_id)
         coupon = service.catalogue.coupon(number, wait_s=deadline.remaining_s()) if number else None
         if coupon is None:
-            attempt = Attempt(Outcome.COUPON_NOT_FOUND)
+            attempt = IssueResult(Outcome.COUPON_NOT_FOUND)
         elif (known := _known(service, coupon, user_id, key, mono_s := service.catalogue.mono_s())) is not None:
             attempt = known
         else:
@@ -49,7 +49,7 @@ def attempt_to_issue(service: Parts, coupon_id: str, user_id: str, *, key: str |
             if coupon.has_surely_opened(mono_s):
                 service.limits.check(user_id, address)
             with service.breaker.calling() as call:
-                attempt = service.bulkhead.ask((coupon.id, Claim(user_id, key)), deadline, begins=call.begin)
+                attempt = service.bulkhead.ask((coupon.id, IssueRequest(user_id, key)), deadline, begins=call.begin)
         code = attempt.outcome.value
         return attempt
     except CouponAppError as error:
@@ -66,16 +66,16 @@ def _counter(code: str) -> Counter:
     return metrics.ATTEMPTS.labels(code)
 
 
-def _known(service: Parts, coupon: Coupon, user_id: str, key: str | None, mono_s: float) -> Attempt | None:
+def _known(service: Parts, coupon: Coupon, user_id: str, key: str | None, mono_s: float) -> IssueResult | None:
     """What needs no attempt, costs no round trip and counts towards no limit."""
     if not coupon.may_have_opened(mono_s):  # nobody can hold it yet
         wait_s = (coupon.opens_at - coupon.now(mono_s)).total_seconds()
-        return Attempt(Outcome.NOT_OPEN, None, coupon.opens_at, wait_s)
+        return IssueResult(Outcome.NOT_OPEN, None, coupon.opens_at, wait_s)
     # Who comes with a key may have got one and lost the answer: that is worth a look.
     if key is None and coupon.has_surely_closed(mono_s):
-        return Attempt(Outcome.CLOSED)
+        return IssueResult(Outcome.CLOSED)
     if key is None and coupon.is_surely_paused(mono_s):
-        return Attempt(Outcome.PAUSED)
+        return IssueResult(Outcome.PAUSED)
     if coupon.status(mono_s) is Status.SOLD_OUT and service.sold_out.is_sold_out_for(coupon, user_id, mono_s):
-        return Attempt(Outcome.SOLD_OUT)
+        return IssueResult(Outcome.SOLD_OUT)
     return None

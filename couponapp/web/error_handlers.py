@@ -15,11 +15,11 @@ from couponapp.errors import (
     CouponAppError,
     DeadlineExceeded,
     InvalidRequest,
-    Shed,
+    QueueFull,
     TooManyRequests,
     Unavailable,
 )
-from couponapp.web.responses import ANSWERS, CODE_OF_STATUS, answer, jittered_retry_after, message, retry_after
+from couponapp.web.responses import CODE_OF_STATUS, RESPONSES, answer, jittered_retry_after, message, retry_after
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +47,12 @@ def note(error: Unavailable) -> None:
     """Count a 503 and log what has caused it."""
     metrics.UNAVAILABLE.labels(type(error).__name__).inc()
     # What we refuse ourselves comes in crowds, and its cause has been told already.
-    level = logging.DEBUG if isinstance(error, Shed | DeadlineExceeded | CircuitOpen) else logging.WARNING
+    level = logging.DEBUG if isinstance(error, QueueFull | DeadlineExceeded | CircuitOpen) else logging.WARNING
     log.log(level, "503: %s: %s", type(error).__name__, error)
 
 
 def _ours(error: CouponAppError) -> Response:
-    if error.code not in ANSWERS or isinstance(error, ConfigurationError):
+    if error.code not in RESPONSES or isinstance(error, ConfigurationError):
         return _unexpected(error)
     if isinstance(error, Unavailable):
         note(error)
@@ -86,7 +86,7 @@ def _answer(
     if not wants_page():
         return answer(code, detail=detail, status=status, headers=headers)
     page = make_response(render_template("failure.html", code=code, message=message(code), detail=detail))
-    page.status_code = status or ANSWERS[code].status
+    page.status_code = status or RESPONSES[code].status
     page.headers.update(headers or {})
     page.headers["Cache-Control"] = "no-store"
     return page

@@ -6,7 +6,7 @@ from wsgiref.types import WSGIEnvironment
 
 from flask import Request
 
-from couponapp.auth.tokens import Remembering
+from couponapp.auth.tokens import CachingVerifier
 from couponapp.errors import Unauthenticated
 
 _SCHEME = "bearer "
@@ -15,7 +15,7 @@ _SCHEME = "bearer "
 class Identity:
     """Finds the caller of a request."""
 
-    def __init__(self, verifier: Remembering, cookie_name: str) -> None:
+    def __init__(self, verifier: CachingVerifier, cookie_name: str) -> None:
         self._verifier = verifier
         self._cookie_name = cookie_name
 

@@ -9,14 +9,14 @@ from flask import current_app
 from redis import Redis
 
 from couponapp.config.settings import Settings
-from couponapp.guards.batcher import Bulkhead
+from couponapp.guards.batcher import Batcher
 from couponapp.guards.circuit_breaker import CircuitBreaker
-from couponapp.guards.overload import Backlog
+from couponapp.guards.overload import OverloadGuard
 from couponapp.guards.rate_limits import RateLimits
-from couponapp.guards.switch_reader import Switches
+from couponapp.guards.switch_reader import SwitchReader
 from couponapp.issuing.catalogue import Catalogue
 from couponapp.issuing.sold_out import SoldOut
-from couponapp.issuing.statement import Attempt, Claim
+from couponapp.issuing.statement import IssueRequest, IssueResult
 from couponapp.storage.pool import Pool
 from couponapp.web.identity import Identity
 
@@ -35,10 +35,10 @@ class Parts:
     catalogue: Catalogue
     sold_out: SoldOut
     limits: RateLimits
-    backlog: Backlog
+    backlog: OverloadGuard
     breaker: CircuitBreaker
-    bulkhead: Bulkhead[tuple[int, Claim], Attempt]
-    switches: Switches
+    bulkhead: Batcher[tuple[int, IssueRequest], IssueResult]
+    switches: SwitchReader
     redis: Redis
 
     @property

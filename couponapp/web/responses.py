@@ -43,7 +43,7 @@ class Words(NamedTuple):
 
 
 # The incident report's words for 429 and 503 are part of the contract.
-ANSWERS: Mapping[str, Words] = {
+RESPONSES: Mapping[str, Words] = {
     "OK": Words(200, "정상적으로 처리되었습니다.", "OK."),
     "ISSUED": Words(201, "쿠폰이 발급되었습니다.", "The coupon has been issued to you."),
     "ALREADY_ISSUED": Words(409, "이미 발급받은 쿠폰입니다.", "You already hold this coupon."),
@@ -104,7 +104,7 @@ def _preferred(accept_language: str) -> str:
 
 def message(code: str) -> str:
     """A code's words in the request's language."""
-    words = ANSWERS[code]
+    words = RESPONSES[code]
     return words.en if language() == "en" else words.ko
 
 
@@ -119,7 +119,7 @@ def answer(
     """One JSON answer in the contract's shape.
 
     Args:
-        code: a key of `ANSWERS`.
+        code: a key of `RESPONSES`.
         data: what JSON can hold, or None.
         detail: what exactly is wrong, appended to the message.
         status: where it is not the code's own.
@@ -130,24 +130,24 @@ def answer(
         body, fixed = _without_data(code, asked_for)
     else:
         body, fixed = _with_data(code, asked_for, data, detail)
-    return Answer(body, status or ANSWERS[code].status, [*fixed, *headers.items()] if headers else fixed[:])
+    return JsonResponse(body, status or RESPONSES[code].status, [*fixed, *headers.items()] if headers else fixed[:])
 
 
 def _with_data(code: str, asked_for: str, data: Any, detail: str) -> tuple[bytes, list[tuple[str, str]]]:
     """The body, and the headers that it always has."""
-    words = ANSWERS[code]
+    words = RESPONSES[code]
     text = (words.en if asked_for == "en" else words.ko) + (f" ({detail})" if detail else "")
     body = _encode({"success": words.status < 400, "code": code, "message": text, "data": data}).encode()
     return body, [*_HEADERS, ("Content-Language", asked_for), ("Content-Length", str(len(body)))]
 
 
-@lru_cache(maxsize=len(ANSWERS) * len(LANGUAGES))
+@lru_cache(maxsize=len(RESPONSES) * len(LANGUAGES))
 def _without_data(code: str, asked_for: str) -> tuple[bytes, list[tuple[str, str]]]:
     """What most of a crowd is told, word for word the same each time. The list is not to be changed."""
     return _with_data(code, asked_for, None, "")
 
 
-class Answer(Response):
+class JsonResponse(Response):
     """A JSON answer that is complete from the start: nothing to look through and copy when it is sent."""
 
     def __init__(self, body: bytes, status: int, headers: list[tuple[str, str]]) -> None:

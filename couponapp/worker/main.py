@@ -26,7 +26,7 @@ from couponapp.notifying.channels.email.channel import EmailChannel
 from couponapp.notifying.channels.file.channel import FileChannel
 from couponapp.notifying.channels.webhook.channel import WebhookChannel
 from couponapp.notifying.relay import Relay
-from couponapp.notifying.throttle import Pace
+from couponapp.notifying.throttle import Throttle
 from couponapp.signals import StopSignal
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.storage.redis import connect
@@ -122,7 +122,7 @@ def _run_jobs(config: Settings, name: str) -> int:
         tries=config.notify_tries, timeout_s=config.notify_timeout_s, concurrency=config.notify_concurrency
     )
     pool = _pool(config, name)
-    delivery = jobs.Delivery(pool, _channel(config, name), policy=policy, pace=_pace(config, name))
+    delivery = jobs.ChannelSender(pool, _channel(config, name), policy=policy, pace=_pace(config, name))
     jobs.configure(delivery)
     archive.configure(pool)
     ChannelWorker(delivery, connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S)).work(logging_level=None)
@@ -148,15 +148,17 @@ def _channel(config: Settings, name: str) -> Channel:
     return FileChannel(config.notify_dir, config.time_zone)
 
 
-def _pace(config: Settings, name: str) -> Pace:
-    return Pace({EmailChannel.name: config.email_rate, WebhookChannel.name: config.webhook_rate}.get(name, FILE_RATE))
+def _pace(config: Settings, name: str) -> Throttle:
+    return Throttle(
+        {EmailChannel.name: config.email_rate, WebhookChannel.name: config.webhook_rate}.get(name, FILE_RATE)
+    )
 
 
 def _pool(config: Settings, name: str) -> Pool:
     # What a crash of PostgreSQL undoes is done again, with the same key. A commit that waits for the
     # disk would make those of the issue statement wait (docs/decisions/0021).
     timeouts = Timeouts.within(DATABASE_DEADLINE_MS)
-    return Pool(config.database_url, name=name, max_size=2, timeouts=timeouts, flushed=False)
+    return Pool(config.database_url, name=name, max_size=2, timeouts=timeouts, synchronous_commit=False)
 
 
 def _stop_on_signal() -> StopSignal:

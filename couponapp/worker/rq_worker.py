@@ -6,7 +6,7 @@ from redis import Redis
 from rq.worker import SimpleWorker
 
 from couponapp.notifying.archive import UPKEEP_QUEUE
-from couponapp.notifying.jobs import Delivery, queue_name
+from couponapp.notifying.jobs import ChannelSender, queue_name
 
 # An idle worker wakes, and what a dead one left counts as abandoned, after so long.
 WORKER_TTL_S = 30
@@ -27,7 +27,7 @@ class ChannelWorker(SimpleWorker):
     # Between two tries while Redis is away; RQ's own grows to a minute.
     max_connection_wait_time = 2.0
 
-    def __init__(self, delivery: Delivery, redis: Redis) -> None:
+    def __init__(self, delivery: ChannelSender, redis: Redis) -> None:
         """Listen to the channel's queue.
 
         Args:

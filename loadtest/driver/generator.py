@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from loadtest.driver.http_client import HOST, TIMEOUT_S, Connection, Reply
-from loadtest.driver.nonblocking_client import Wire, resolve
+from loadtest.driver.nonblocking_client import NonblockingConnection, resolve
 
 GAVE_UP = "GAVE_UP"
 NOT_SENT = "NOT_SENT"
@@ -131,7 +131,7 @@ class _Flight:
 
     arrival: Arrival
     late_s: float
-    wire: Wire
+    wire: NonblockingConnection
     sent_s: float = 0.0
     done: bool = False
 
@@ -149,8 +149,8 @@ class _Loop:
         heapq.heapify(self._due)
         self._waiting: deque[tuple[Arrival, float]] = deque()
         self._give_up: list[tuple[float, int, _Flight]] = []
-        self._under_way: dict[Wire, _Flight] = {}
-        self._idle: dict[Wire, float] = {}  # and since when, the longest first
+        self._under_way: dict[NonblockingConnection, _Flight] = {}
+        self._idle: dict[NonblockingConnection, float] = {}  # and since when, the longest first
         self._results: list[Result] = []
 
     def run(self, host: str, port: int, progress: Callable[[int], None]) -> list[Result]:
@@ -196,7 +196,11 @@ class _Loop:
 
     def _send(self, arrival: Arrival, late_s: float) -> None:
         try:
-            wire, is_new = (self._idle.popitem()[0], False) if self._idle else (Wire(self._family, self._address), True)
+            wire, is_new = (
+                (self._idle.popitem()[0], False)
+                if self._idle
+                else (NonblockingConnection(self._family, self._address), True)
+            )
         except OSError:
             self._tell(arrival, late_s, Reply(0, b""))
             return
@@ -211,7 +215,7 @@ class _Loop:
         else:
             self._write(wire, flight)
 
-    def _serve(self, wire: Wire, events: int) -> None:
+    def _serve(self, wire: NonblockingConnection, events: int) -> None:
         flight = self._under_way.get(wire)
         if flight is None:
             # The server has let go of it while it lay idle, as any server may; nothing was lost.
@@ -223,7 +227,7 @@ class _Loop:
         else:
             self._read(wire, flight)
 
-    def _write(self, wire: Wire, flight: _Flight) -> None:
+    def _write(self, wire: NonblockingConnection, flight: _Flight) -> None:
         try:
             if wire.write():
                 flight.sent_s = self._now_s()
@@ -233,7 +237,7 @@ class _Loop:
         except OSError:
             self._end(flight, Reply(0, b""))
 
-    def _read(self, wire: Wire, flight: _Flight) -> None:
+    def _read(self, wire: NonblockingConnection, flight: _Flight) -> None:
         try:
             reply = wire.read()
         except (OSError, ValueError):
@@ -261,7 +265,7 @@ class _Loop:
             self._drop(flight.wire)
         self._tell(flight.arrival, flight.late_s, reply, code, sent_s=flight.sent_s)
 
-    def _drop(self, wire: Wire) -> None:
+    def _drop(self, wire: NonblockingConnection) -> None:
         self._selector.unregister(wire.socket)
         wire.close()
 

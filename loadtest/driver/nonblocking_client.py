@@ -26,7 +26,7 @@ def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]
     return family, (str(address[0]), int(address[1]))
 
 
-class Wire:
+class NonblockingConnection:
     """One kept connection; every method raises OSError when it is broken."""
 
     def __init__(self, family: socket.AddressFamily, address: tuple[str, int]) -> None:

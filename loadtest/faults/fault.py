@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from loadtest.testbed.preload import Control
-from loadtest.testbed.relay import Relay
 from loadtest.testbed.service import Service
+from loadtest.testbed.tcp_proxy import DelayingProxy
 
 # The deadline of an attempt, and what this machine may add to it.
 BOUND_S = 1.5
@@ -40,7 +40,7 @@ class Stage:
     service: Service
     port: int
     coupon_id: int
-    relay: Relay | None = None
+    relay: DelayingProxy | None = None
     control: Control | None = None
     beside: object = None
     moved_to: str = ""

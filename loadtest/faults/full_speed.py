@@ -14,7 +14,7 @@ from loadtest.driver.generator import closed_loop
 from loadtest.driver.http_client import request_bytes
 from loadtest.faults import on_redis
 from loadtest.faults.fault import Stage
-from loadtest.faults.host_load import Yardstick
+from loadtest.faults.host_load import HostLoad
 from loadtest.faults.verdict import Verdict
 from loadtest.testbed.service import running_service
 
@@ -41,7 +41,7 @@ class FullSpeed:
 
 def run(fault: FullSpeed) -> Verdict:
     """Measure before and meanwhile, round after round."""
-    machine = Yardstick()
+    machine = HostLoad()
     rounds: list[_Round] = []
     # No limit refuses: what is measured is how fast they count.
     with running_service(COUPON_LIMIT_GLOBAL="100000000/minute") as service:

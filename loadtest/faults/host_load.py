@@ -6,7 +6,7 @@ import time
 from contextlib import AbstractContextManager
 
 from loadtest.load.report import percentiles_ms
-from loadtest.testbed.background import running_beside
+from loadtest.testbed.background import running_in_background
 
 NAP_S = 0.05
 # What a web process computes for a few requests.
@@ -17,7 +17,7 @@ BUSY_MS = 15.0
 LOOK_S = 2.0
 
 
-class Yardstick:
+class HostLoad:
     """Works a little again and again, and measures how long it waits for a processor meanwhile."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Yardstick:
 
     def measuring(self) -> AbstractContextManager[None]:
         """Measure during the block, in a thread of this process, which has little else to do."""
-        return running_beside(self._work, every_s=NAP_S)
+        return running_in_background(self._work, every_s=NAP_S)
 
     def _work(self) -> None:
         began_s, worked_s = time.perf_counter(), time.thread_time()
@@ -47,7 +47,7 @@ def wait_until_quiet(timeout_s: float) -> None:
     """
     give_up_s = time.monotonic() + timeout_s
     while time.monotonic() < give_up_s:
-        yardstick = Yardstick()
+        yardstick = HostLoad()
         with yardstick.measuring():
             time.sleep(LOOK_S)
         if yardstick.waited_ms <= BUSY_MS:

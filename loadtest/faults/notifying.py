@@ -18,11 +18,11 @@ from couponapp.storage.pool import Row
 from loadtest.driver.generator import Arrival, Result
 from loadtest.faults import judge
 from loadtest.faults.fault import BOUND_S, ISSUE, Stage
-from loadtest.faults.host_load import Yardstick
+from loadtest.faults.host_load import HostLoad
 from loadtest.faults.load import attempt, sender
 from loadtest.faults.verdict import Verdict
 from loadtest.testbed.service import running_service
-from loadtest.testbed.webhook_receiver import Shop, running_shop
+from loadtest.testbed.webhook_receiver import WebhookReceiver, running_receiver
 
 RATE_PER_S = 100
 BEFORE_S, AFTER_S = 2.0, 5.0
@@ -47,7 +47,7 @@ class Scene:
     """
 
     stage: Stage
-    shop: Shop
+    shop: WebhookReceiver
     worker: Child
 
     def part(self, name: str) -> psutil.Process:
@@ -97,9 +97,9 @@ def run(fault: NotificationFault, *, heal_s: float = HEAL_S, environ: Mapping[st
         heal_s: how long to wait, in seconds.
         environ: settings that differ from the defaults.
     """
-    machine = Yardstick()
+    machine = HostLoad()
     with (
-        running_shop() as shop,
+        running_receiver() as shop,
         sender() as sending_from,
         running_service(**_channel(shop), **(environ or {})) as service,
     ):
@@ -142,7 +142,7 @@ class Course:
     results: Sequence[Result]
     told_s: float | None
     heal_s: float
-    shop: Shop
+    shop: WebhookReceiver
     keys: frozenset[str]
     dead: Sequence[Row] = field(default_factory=list)
 
@@ -182,7 +182,7 @@ def seen(course: Course) -> str:
     return ", ".join(parts)
 
 
-def _channel(shop: Shop) -> dict[str, str]:
+def _channel(shop: WebhookReceiver) -> dict[str, str]:
     return {
         "COUPON_NOTIFY_CHANNELS": CHANNEL,
         "COUPON_WEBHOOK_URL": f"http://127.0.0.1:{shop.port}/",

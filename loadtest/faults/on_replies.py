@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from loadtest.faults.fault import Behind, Fault, Lost, Stage, answers
 from loadtest.faults.on_postgres import CACHED
-from loadtest.testbed.relay import passes_all
+from loadtest.testbed.tcp_proxy import passes_all
 
 SHARE = 0.3
 # Of some hundred replies so many must have been lost, or the fault was another one.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from couponapp.local.processes import Child
 from loadtest.faults.fault import Fault, Stage, answers
-from loadtest.testbed.proxy import Proxy, Upstream, proxy_to
+from loadtest.testbed.reverse_proxy import ReverseProxy, Upstream, proxy_to
 from loadtest.testbed.service import WEB_PROCESSES
 
 TIMEOUT_S = 15.0
@@ -20,7 +20,7 @@ ALONE = {"WEB_CONCURRENCY": "1"}
 class Instances:
     """The web servers, by their port, and what stands in front of them."""
 
-    proxy: Proxy
+    proxy: ReverseProxy
     servers: dict[int, Child]
 
 

@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from loadtest.driver.http_client import HOST
 from loadtest.faults import judge
 from loadtest.faults.fault import CIRCUIT_CLOSES_S, Behind, Fault, Preloaded, Shows, Stage
-from loadtest.faults.host_load import Yardstick
+from loadtest.faults.host_load import HostLoad
 from loadtest.faults.judge import Course
 from loadtest.faults.load import plan, second_attempts, sender
 from loadtest.faults.verdict import Verdict, skipped
 from loadtest.faults.watch import Watch
 from loadtest.testbed import preload
-from loadtest.testbed.relay import relay_to
 from loadtest.testbed.service import Service, running_service
+from loadtest.testbed.tcp_proxy import relay_to
 
 BEFORE_S = 2.0
 AFTER_S = 1.5
@@ -33,7 +33,7 @@ def run(fault: Fault) -> Verdict:
         stage = _set(fault, service, stack)
         arrivals = plan(stage, fault, _length_s(fault))
         sending = sending_from.begin(stage.port, arrivals)
-        machine, watch = Yardstick(), Watch(stage.port)
+        machine, watch = HostLoad(), Watch(stage.port)
         with watch.looking(), machine.measuring():
             sending.sleep_until(BEFORE_S)
             began_s = sending.now_s()

@@ -10,7 +10,7 @@ from prometheus_client.samples import Sample
 
 from couponapp.metrics import BREAKER_STATE, LIMITS_SHARED
 from loadtest.driver.http_client import HOST
-from loadtest.testbed.background import running_beside
+from loadtest.testbed.background import running_in_background
 from loadtest.testbed.service import WEB_PROCESSES
 
 POLL_S = 0.5
@@ -39,7 +39,7 @@ class Watch:
     def looking(self) -> AbstractContextManager[None]:
         """Look during the block."""
         # A circuit stays open for seconds, and each process tells its state every two.
-        return running_beside(self._look, every_s=POLL_S)
+        return running_in_background(self._look, every_s=POLL_S)
 
     def _look(self) -> None:
         if shown := samples(self._port):

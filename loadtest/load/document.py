@@ -49,7 +49,7 @@ def digest(written: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         written: its record.
     """
-    attempts, answers, books = written["latencies"][ISSUE], written["answers"], written["books"] or {}
+    attempts, answers, ledger = written["latencies"][ISSUE], written["answers"], written["books"] or {}
     return {
         "scenario": written["scenario"]["name"],
         "version": written["version"],
@@ -62,7 +62,7 @@ def digest(written: Mapping[str, Any]) -> dict[str, Any]:
         "server_errors": answers["server_errors"],
         "p50_ms": attempts["p50_ms"],
         "p99_ms": attempts["p99_ms"],
-        "slowest_notification_s": books.get("slowest_notification_s") if not books.get("waiting") else None,
+        "slowest_notification_s": ledger.get("slowest_notification_s") if not ledger.get("waiting") else None,
         "kept": written["verdict"]["kept"],
     }
 

@@ -25,7 +25,7 @@ FROM issuances i JOIN outbox o ON o.issuance_id = i.id WHERE i.coupon_id = %(cou
 
 
 @dataclass(frozen=True)
-class Books:
+class Ledger:
     """One coupon after the run.
 
     Attributes:
@@ -47,7 +47,7 @@ class Books:
     slowest_notification_s: float
 
 
-def read(pool: Pool, coupon_id: int) -> Books:
+def read(pool: Pool, coupon_id: int) -> Ledger:
     """The books of one coupon, as they are now.
 
     Args:
@@ -56,7 +56,7 @@ def read(pool: Pool, coupon_id: int) -> Books:
     """
     report, asked = verify(pool, coupon_id), {"coupon_id": coupon_id}
     counts = report.coupons[0]
-    return Books(
+    return Ledger(
         total=counts["total"],
         issued=counts["issued"],
         waiting=counts["waiting"],
@@ -67,7 +67,7 @@ def read(pool: Pool, coupon_id: int) -> Books:
     )
 
 
-def read_when_notified(pool: Pool, coupon_id: int, *, timeout_s: float, tell: Callable[[str], None]) -> Books:
+def read_when_notified(pool: Pool, coupon_id: int, *, timeout_s: float, tell: Callable[[str], None]) -> Ledger:
     """The books once every holder is notified, or as they are when that takes too long.
 
     Args:

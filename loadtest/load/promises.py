@@ -12,7 +12,7 @@ from loadtest.driver.usage import Sample
 from loadtest.load.answered import ISSUE, Answered
 from loadtest.load.figures import ATTEMPTS, NO_ANSWER, REFUSALS, goodput_per_s, percentiles_ms
 from loadtest.load.history import check
-from loadtest.load.ledger import Books
+from loadtest.load.ledger import Ledger
 from loadtest.load.plans import Step, steps
 from loadtest.load.scenarios import BOT, STEPS, Scenario
 
@@ -31,13 +31,15 @@ class Check:
     kept: bool
 
 
-def judge(scenario: Scenario, results: Sequence[Result], books: Books | None, samples: Sequence[Sample]) -> list[Check]:
+def judge(
+    scenario: Scenario, results: Sequence[Result], ledger: Ledger | None, samples: Sequence[Sample]
+) -> list[Check]:
     """Every promise of the scenario, kept or broken.
 
     Args:
         scenario: with its promises.
         results: all answers.
-        books: what the database holds; None where it cannot be asked.
+        ledger: what the database holds; None where it cannot be asked.
         samples: of processors and memory; none where the processes cannot be seen.
     """
     checks = [_errors(scenario, results)]
@@ -46,9 +48,9 @@ def judge(scenario: Scenario, results: Sequence[Result], books: Books | None, sa
     checks += _memory(scenario, samples)
     checks += _limits(scenario, results)
     checks += _answers_alone(scenario, results)
-    if books is not None:
-        checks += _books(scenario, results, books)
-        checks.append(_explained(results, books))
+    if ledger is not None:
+        checks += _books(scenario, results, ledger)
+        checks.append(_explained(results, ledger))
     return checks
 
 
@@ -132,35 +134,35 @@ def _answers_alone(scenario: Scenario, results: Sequence[Result]) -> Iterator[Ch
     yield Check("never too many", f"at most {scenario.stock} codes", f"{number}", number <= scenario.stock)
 
 
-def _books(scenario: Scenario, results: Sequence[Result], books: Books) -> Iterator[Check]:
+def _books(scenario: Scenario, results: Sequence[Result], ledger: Ledger) -> Iterator[Check]:
     promises = scenario.promises
-    yield Check("verify", "clean", "; ".join(books.violations) or "clean", not books.violations)
+    yield Check("verify", "clean", "; ".join(ledger.violations) or "clean", not ledger.violations)
     told = {(r.who, r.issuance) for r in results if r.kind in ATTEMPTS and r.issuance}
-    lost = sum(1 for who, code in told if books.owners.get(who) != code)
+    lost = sum(1 for who, code in told if ledger.owners.get(who) != code)
     yield Check("what was told is recorded", "every code that a user was shown", f"{lost} are missing", not lost)
     sold_out = sum(1 for result in results if result.code == "SOLD_OUT")
-    seen = f"{books.issued} of {books.total} issued, {sold_out} told SOLD_OUT"
-    least = min(books.total, len({r.who for r in results if r.kind in ATTEMPTS})) if promises.sells_out else 0
-    kept = least <= books.issued <= books.total and (books.issued == books.total or not sold_out)
-    promised = f"exactly {least} issued" if least else f"at most {books.total} issued, SOLD_OUT only when all are"
+    seen = f"{ledger.issued} of {ledger.total} issued, {sold_out} told SOLD_OUT"
+    least = min(ledger.total, len({r.who for r in results if r.kind in ATTEMPTS})) if promises.sells_out else 0
+    kept = least <= ledger.issued <= ledger.total and (ledger.issued == ledger.total or not sold_out)
+    promised = f"exactly {least} issued" if least else f"at most {ledger.total} issued, SOLD_OUT only when all are"
     yield Check("exactly the stock", promised, seen, kept)
     if promises.opens_on_time:
-        yield Check("the opening", "nothing issued before it", f"{books.early} were", not books.early)
+        yield Check("the opening", "nothing issued before it", f"{ledger.early} were", not ledger.early)
     if promises.notified_s is not None:
-        seen = f"{books.waiting} wait, the slowest took {books.slowest_notification_s:.1f} s"
-        kept = not books.waiting and books.slowest_notification_s <= promises.notified_s
+        seen = f"{ledger.waiting} wait, the slowest took {ledger.slowest_notification_s:.1f} s"
+        kept = not ledger.waiting and ledger.slowest_notification_s <= promises.notified_s
         yield Check("notified", f"every holder within {promises.notified_s:.0f} s", seen, kept)
 
 
-def _explained(results: Sequence[Result], books: Books) -> Check:
+def _explained(results: Sequence[Result], ledger: Ledger) -> Check:
     """Some order of events explains every attempt; see `loadtest.load.history`."""
     answers = [
         Answered(ISSUE, r.who, 0, r.sent_s, max(r.sent_s, r.answered_s), r.code, r.issuance or None, r.key or None)
         for r in results
-        # When the coupon opens is on the database's clock: `books.early` has looked at that. What was
+        # When the coupon opens is on the database's clock: `ledger.early` has looked at that. What was
         # not sent has done nothing.
         if r.kind in ATTEMPTS and r.code not in ("NOT_OPEN", "NOT_SENT")
     ]
-    found = check(answers, books.owners, books.total)
+    found = check(answers, ledger.owners, ledger.total)
     seen = "; ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
     return Check("history", "some order of events explains every answer", seen or "one does", not found)

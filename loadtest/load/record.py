@@ -20,7 +20,7 @@ import psutil
 from couponapp import __version__
 from loadtest.driver.usage import Sample
 from loadtest.load import bottleneck, figures
-from loadtest.load.ledger import Books
+from loadtest.load.ledger import Ledger
 from loadtest.load.promises import Check, goodput_steps
 from loadtest.load.scenarios import Scenario
 from loadtest.load.workers import Sent
@@ -71,7 +71,7 @@ def shown_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def compose(
-    run: Run, sent: Sent, samples: Sequence[Sample], books: Books | None, checks: Sequence[Check]
+    run: Run, sent: Sent, samples: Sequence[Sample], ledger: Ledger | None, checks: Sequence[Check]
 ) -> dict[str, Any]:
     """The whole record.
 
@@ -79,7 +79,7 @@ def compose(
         run: what was asked for.
         sent: what the generator has seen.
         samples: of processors and memory.
-        books: what the database holds, where it could be asked.
+        ledger: what the database holds, where it could be asked.
         checks: the verdict.
     """
     results, scenario = sent.results, run.scenario
@@ -109,7 +109,7 @@ def compose(
         "seconds": figures.by_second(results),
         "generator": lateness,
         "usage": [_rounded(sample) for sample in samples],
-        "books": None if books is None else {key: value for key, value in asdict(books).items() if key != "owners"},
+        "books": None if ledger is None else {key: value for key, value in asdict(ledger).items() if key != "owners"},
         "limit": bottleneck.tell(bottleneck.during(samples, scenario.seconds), lateness, run.machine["processors"]),
         "verdict": {"kept": all(check.kept for check in checks), "checks": [asdict(check) for check in checks]},
     }

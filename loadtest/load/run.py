@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from couponapp.local.processes import Child
 from loadtest.driver.usage import Pids, Sample, watching
 from loadtest.load import ledger, page, record, report
-from loadtest.load.ledger import Books
+from loadtest.load.ledger import Ledger
 from loadtest.load.options import Options, Target, parse
 from loadtest.load.plans import Site
 from loadtest.load.promises import judge
@@ -45,7 +45,7 @@ class Outcome:
     settings: dict[str, str]
     sent: Sent
     samples: list[Sample]
-    books: Books | None
+    ledger: Ledger | None
     logs: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -110,8 +110,8 @@ def leave(directory: Path, run: Run, outcome: Outcome) -> dict[str, Any]:
     """Judge a run and leave its record, plots and page in a new directory; returns the record."""
     from loadtest.load import plots  # noqa: PLC0415  # generator processes import this file and draw nothing
 
-    checks = judge(run.scenario, outcome.sent.results, outcome.books, outcome.samples)
-    composed = record.compose(run, outcome.sent, outcome.samples, outcome.books, checks)
+    checks = judge(run.scenario, outcome.sent.results, outcome.ledger, outcome.samples)
+    composed = record.compose(run, outcome.sent, outcome.samples, outcome.ledger, checks)
     directory.mkdir(parents=True)
     record.write(directory, composed, outcome.sent)
     page.write(directory, composed, plots.draw(directory, composed))

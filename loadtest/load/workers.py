@@ -77,7 +77,7 @@ def processes_for(scenario: Scenario) -> int:
     return 1 + int(peak // RATE_PER_PROCESS)
 
 
-class Fleet:
+class Workers:
     """Generator processes, prepared and waiting for the order."""
 
     def __init__(self, job: Job) -> None:
@@ -154,9 +154,9 @@ class Fleet:
 
 
 @contextmanager
-def fleet(job: Job) -> Iterator[Fleet]:
+def fleet(job: Job) -> Iterator[Workers]:
     """Start the processes of a job, and end them afterwards."""
-    started = Fleet(job)
+    started = Workers(job)
     try:
         yield started
     finally:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def running_beside(work: Callable[[], object], *, every_s: float) -> Iterator[None]:
+def running_in_background(work: Callable[[], object], *, every_s: float) -> Iterator[None]:
     """Do something again and again until the block ends, and wait for its last time.
 
     Args:

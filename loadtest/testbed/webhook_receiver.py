@@ -14,7 +14,7 @@ from loadtest.testbed.http_receiver import Behaviour, answers, receiving
 HANG_S = 60.0
 
 
-class Shop:
+class WebhookReceiver:
     """What has come in.
 
     Attributes:
@@ -61,9 +61,9 @@ class Shop:
 
 
 @contextmanager
-def running_shop() -> Iterator[Shop]:
+def running_receiver() -> Iterator[WebhookReceiver]:
     """Listen on loopback until the block ends."""
-    shop = Shop()
+    shop = WebhookReceiver()
     with receiving(shop.take) as shop.port:
         try:
             yield shop

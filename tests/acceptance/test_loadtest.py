@@ -16,8 +16,8 @@ from couponapp.issuing.statement import issue
 from loadtest.driver.generator import Arrival, closed_loop, open_loop
 from loadtest.driver.http_client import Connection, _was_closed, request_bytes
 from loadtest.faults import judge
-from loadtest.testbed.relay import relay_to
 from loadtest.testbed.service import Service, running_service
+from loadtest.testbed.tcp_proxy import relay_to
 from tests.support.servers import ROOT, wait_until
 
 

@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from couponapp.local.postgres import free_port
-from tests.support.pgrelay import relay_to
+from tests.support.postgres_proxy import relay_to
 from tests.support.servers import ROOT, wait_until
 
 FIRST_START_S = 300  # installs everything, perhaps with a cold cache

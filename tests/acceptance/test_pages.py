@@ -145,7 +145,7 @@ def open_page(chromium: Browser, service: Web, watch: Watch) -> OpenPage:
     return make
 
 
-def notice(page: Page, words: str) -> None:
+def notification(page: Page, words: str) -> None:
     expect(page.locator(".notice")).to_have_text(words)
 
 
@@ -179,7 +179,7 @@ def test_a_visitor_finds_a_coupon_logs_in_gets_it_and_holds_it(
     expect(page).to_have_url(re.compile(rf"/coupons/{coupon_id}$"))
     page.get_by_role("button", name="쿠폰 받기").click()
     expect(page).to_have_url(re.compile(r"/my-coupons$"))
-    notice(page, "쿠폰이 발급되었습니다.")
+    notification(page, "쿠폰이 발급되었습니다.")
     row = database.fetch_one("SELECT code, user_id FROM issuances WHERE coupon_id = %(id)s", {"id": coupon_id})
     assert row is not None
     assert row["user_id"] == "김민지"
@@ -230,7 +230,7 @@ def test_a_refusal_is_told_in_words_and_reloading_does_not_try_again(
     page.goto(f"/coupons/{coupon_id}")
     change(database, coupon_id)
     page.get_by_role("button", name="쿠폰 받기").click()
-    notice(page, words)
+    notification(page, words)
     assert len(watch.posts) == 1
     page.reload()
     expect(page.get_by_role("heading", level=1)).to_be_visible()
@@ -246,7 +246,7 @@ def test_a_second_click_leads_to_the_held_coupon(open_page: OpenPage, offer: New
         page.goto(f"/coupons/{coupon_id}")
         page.get_by_role("button", name="쿠폰 받기").click()
         expect(page).to_have_url(re.compile(r"/my-coupons$"))
-        notice(page, words)
+        notification(page, words)
     page.reload()
     expect(page.locator("code")).to_have_count(1)
     assert issued(database, coupon_id) == 1
@@ -317,7 +317,7 @@ def test_a_form_with_an_old_token_is_explained_and_leads_back_to_the_coupon(
     expect(page.get_by_text("페이지가 더 이상 유효하지 않습니다.")).to_be_visible()
     page.get_by_role("button", name="다시 시도").click()
     page.get_by_role("button", name="쿠폰 받기").click()
-    notice(page, "쿠폰이 발급되었습니다.")
+    notification(page, "쿠폰이 발급되었습니다.")
     assert issued(database, coupon_id) == 1
 
 
@@ -363,7 +363,7 @@ def test_a_browser_that_prefers_english_gets_english(open_page: OpenPage, offer:
     expect(page.locator("html")).to_have_attribute("lang", "en")
     expect(page.locator("main")).to_contain_text("30 days from issue")
     page.get_by_role("button", name="Get the coupon").click()
-    notice(page, "The coupon has been issued to you.")
+    notification(page, "The coupon has been issued to you.")
 
 
 def test_a_browser_that_prefers_neither_gets_korean(open_page: OpenPage) -> None:
@@ -525,7 +525,7 @@ def test_when_the_database_is_gone_the_click_and_the_pages_say_so(
             page.goto(f"/coupons/{coupon_id}")
             postgres.end()
             page.get_by_role("button", name="쿠폰 받기").click()
-            notice(page, "서비스 장애 발생. 잠시 후 다시 시도해주세요.")
+            notification(page, "서비스 장애 발생. 잠시 후 다시 시도해주세요.")
             # The coupon is still shown, with its button, as it was a moment ago.
             expect(page.get_by_text("잠시 전 수량입니다.")).to_be_visible()
             expect(page.get_by_role("button", name="쿠폰 받기")).to_be_enabled()

@@ -16,7 +16,7 @@ from loadtest.faults.fault import Stage
 from loadtest.faults.judge import broken_records
 from loadtest.faults.load import attempt
 from loadtest.faults.on_restart import Instances
-from loadtest.testbed.proxy import Proxy, Upstream
+from loadtest.testbed.reverse_proxy import ReverseProxy, Upstream
 from loadtest.testbed.service import running_service
 
 CLIENTS = 4
@@ -25,7 +25,7 @@ STOCK = 100_000
 PATIENT_MS = "10000"
 
 
-class Careless(Proxy):
+class Careless(ReverseProxy):
     """Passes requests on to a web server that is about to go."""
 
     def take_out(self, upstream: Upstream) -> None:

@@ -17,13 +17,13 @@ from couponapp.errors import (
     DeadlineExceeded,
     InvalidRequest,
     PoolExhausted,
-    Shed,
+    QueueFull,
     TooManyRequests,
 )
 from couponapp.guards.circuit_breaker import CircuitBreaker, Forced
 from couponapp.storage.pool import Pool
-from couponapp.web.app import speaks_against_postgresql
-from tests.support.pgrelay import PgRelay
+from couponapp.web.app import is_database_failure
+from tests.support.postgres_proxy import PostgresProxy
 from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
@@ -38,7 +38,9 @@ QUICK = {
 
 
 @pytest.fixture
-def relayed_app(make_app: Callable[..., Flask], environ: dict[str, str], relay: PgRelay, database_url: str) -> Flask:
+def relayed_app(
+    make_app: Callable[..., Flask], environ: dict[str, str], relay: PostgresProxy, database_url: str
+) -> Flask:
     """An application whose answers from PostgreSQL can be lost."""
     return make_app(settings.load({**environ, **QUICK, "DATABASE_URL": relay.url}))
 
@@ -59,7 +61,7 @@ def attempt(client: FlaskClient, coupon_id: int, headers: dict[str, str]) -> str
 
 
 def test_failures_open_it_then_nothing_is_sent_and_it_closes_by_itself(
-    client: FlaskClient, breaker: CircuitBreaker, relay: PgRelay, new_coupon: NewCoupon, bearer: Bearer
+    client: FlaskClient, breaker: CircuitBreaker, relay: PostgresProxy, new_coupon: NewCoupon, bearer: Bearer
 ) -> None:
     coupon_id = new_coupon(total=1000)
     assert attempt(client, coupon_id, bearer("first")) == "ISSUED"
@@ -116,7 +118,7 @@ def test_what_postgresql_says_decides_whether_it_speaks_against_it(pool: Pool) -
     def is_failure(sqlstate: Any) -> bool:
         with pytest.raises(Exception) as raised:  # noqa: PT011  # of which kind is the question
             pool.execute("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '" + sqlstate + "'; END $$")
-        return speaks_against_postgresql(raised.value)
+        return is_database_failure(raised.value)
 
     assert [sqlstate for sqlstate in SPEAKS_AGAINST_IT + SPEAKS_AGAINST_NOBODY if is_failure(sqlstate)] == (
         SPEAKS_AGAINST_IT
@@ -129,6 +131,6 @@ def test_no_free_connection_in_time_speaks_against_it_and_what_we_shed_ourselves
     pool = make_pool(database_url, size=1, deadline_ms=200)
     with pool.connection(), pytest.raises(PoolExhausted) as exhausted:
         pool.fetch_one("SELECT 1")
-    assert speaks_against_postgresql(exhausted.value)
-    ours: list[Exception] = [Shed(), DeadlineExceeded(), TooManyRequests(1), InvalidRequest(), CouponNotFound()]
-    assert not any(speaks_against_postgresql(error) for error in [*ours, ConstraintViolated("any"), ValueError()])
+    assert is_database_failure(exhausted.value)
+    ours: list[Exception] = [QueueFull(), DeadlineExceeded(), TooManyRequests(1), InvalidRequest(), CouponNotFound()]
+    assert not any(is_database_failure(error) for error in [*ours, ConstraintViolated("any"), ValueError()])

@@ -16,10 +16,10 @@ from flask.testing import FlaskClient
 
 from couponapp.config import settings
 from couponapp.guards.circuit_breaker import CircuitBreaker, Forced
-from couponapp.guards.switch_reader import Switches
+from couponapp.guards.switch_reader import SwitchReader
 from couponapp.operating import switches as switchboard
 from couponapp.storage.pool import Pool
-from tests.support.pgrelay import PgRelay
+from tests.support.postgres_proxy import PostgresProxy
 from tests.support.servers import ROOT, Web, running_web, wait_until
 
 NewCoupon = Callable[..., int]
@@ -33,8 +33,8 @@ def breaker(app: Flask) -> CircuitBreaker:
 
 
 @pytest.fixture
-def switches(app: Flask) -> Switches:
-    found: Switches = app.extensions["couponapp"].switches
+def switches(app: Flask) -> SwitchReader:
+    found: SwitchReader = app.extensions["couponapp"].switches
     return found
 
 
@@ -47,7 +47,7 @@ def force(pool: Pool, forced: str) -> None:
 
 
 def test_what_the_operator_decides_holds_from_the_next_read_on(
-    client: FlaskClient, switches: Switches, pool: Pool, new_coupon: NewCoupon, bearer: Bearer
+    client: FlaskClient, switches: SwitchReader, pool: Pool, new_coupon: NewCoupon, bearer: Bearer
 ) -> None:
     coupon_id = new_coupon()
     assert attempt(client, coupon_id, bearer("kim")) == 201
@@ -61,7 +61,7 @@ def test_what_the_operator_decides_holds_from_the_next_read_on(
 
 
 def test_a_row_that_is_gone_or_means_nothing_is_nobodys_decision(
-    switches: Switches, breaker: CircuitBreaker, pool: Pool
+    switches: SwitchReader, breaker: CircuitBreaker, pool: Pool
 ) -> None:
     seen = []
     for forced in ("open", "ajar", None):
@@ -74,7 +74,7 @@ def test_a_row_that_is_gone_or_means_nothing_is_nobodys_decision(
 def test_forced_closed_it_does_not_trip_however_postgresql_fares(
     make_app: Callable[..., Flask],
     environ: dict[str, str],
-    relay: PgRelay,
+    relay: PostgresProxy,
     database_url: str,
     pool: Pool,
     new_coupon: NewCoupon,

@@ -18,11 +18,11 @@ import pytest
 from couponapp.errors import ChannelFailed
 from couponapp.local.postgres import free_port
 from couponapp.notifying.channels.email.channel import MAX_PER_CONNECTION, EmailChannel
-from couponapp.notifying.outbox import Notice
+from couponapp.notifying.outbox import Notification
 from tests.support.mailbox import PASSWORD, USER, Mailbox, certificate, running_mailbox
 
 MOMENT = datetime(2026, 11, 23, 2, 36, 58, 796_000, UTC)
-NOTICE = Notice(
+NOTIFICATION = Notification(
     outbox_id=7,
     kind="issuance.issued",
     created_at=MOMENT,
@@ -59,9 +59,9 @@ def plain(mailbox: Mailbox, **more: float) -> EmailChannel:
     return channel(f"smtp+plain://127.0.0.1:{mailbox.port}", **more)  # type: ignore[arg-type]  # only timeout_s
 
 
-def failure(sender: EmailChannel, notice: Notice = NOTICE) -> ChannelFailed:
+def failure(sender: EmailChannel, notification: Notification = NOTIFICATION) -> ChannelFailed:
     with pytest.raises(ChannelFailed) as error:
-        sender.send(notice)
+        sender.send(notification)
     return error.value
 
 
@@ -72,28 +72,28 @@ def part(mail: EmailMessage, kind: str) -> str:
 
 
 def test_a_mail_says_it_in_korean_and_english_as_text_and_as_html(mailbox: Mailbox) -> None:
-    plain(mailbox).send(NOTICE)
+    plain(mailbox).send(NOTIFICATION)
     (mail,) = mailbox.mails
     assert (mail["From"], mail["To"], mailbox.recipients) == (
         "coupons@shop.example", "minji@shop.example", ["minji@shop.example"],
     )  # fmt: skip
     assert mail["Subject"] == "[<b>추석</b> & 쿠폰] 쿠폰이 발급되었습니다 / Your coupon has been issued"
     text, html = part(mail, "plain"), part(mail, "html")
-    for said in (NOTICE.code, "2026-11-23 11:36:58 KST", "코드:", "Code:"):
+    for said in (NOTIFICATION.code, "2026-11-23 11:36:58 KST", "코드:", "Code:"):
         assert said in text
-        assert said in html.replace(f'<code style="font-size: 1.2em">{NOTICE.code}', f"{NOTICE.code}")
+        assert said in html.replace(f'<code style="font-size: 1.2em">{NOTIFICATION.code}', f"{NOTIFICATION.code}")
     assert "<b>추석</b> & 쿠폰" in text
     assert "&lt;b&gt;추석&lt;/b&gt; &amp; 쿠폰" in html
 
 
 def test_a_repeat_has_the_same_message_id(mailbox: Mailbox) -> None:
     for _ in range(2):
-        plain(mailbox).send(NOTICE)
+        plain(mailbox).send(NOTIFICATION)
     assert {mail["Message-ID"] for mail in mailbox.mails} == {"<issuance_issued_42@shop.example>"}
 
 
 def test_a_name_with_line_breaks_adds_no_header(mailbox: Mailbox) -> None:
-    plain(mailbox).send(replace(NOTICE, coupon_name="a\r\nBcc: everybody@shop.example"))
+    plain(mailbox).send(replace(NOTIFICATION, coupon_name="a\r\nBcc: everybody@shop.example"))
     (mail,) = mailbox.mails
     assert mail["Bcc"] is None
     assert mail["Subject"].startswith("[a Bcc: everybody@shop.example] ")
@@ -103,13 +103,13 @@ def test_a_name_with_line_breaks_adds_no_header(mailbox: Mailbox) -> None:
     "user", ["김철수", "a b", "a@b", 'x"@', "a\nb", "<minji>", "minji,lee", "m" * 300, "minji@elsewhere.example, lee"]
 )
 def test_a_holder_without_an_address_is_a_permanent_failure(mailbox: Mailbox, user: str) -> None:
-    assert failure(plain(mailbox), replace(NOTICE, user_id=user)).permanent
+    assert failure(plain(mailbox), replace(NOTIFICATION, user_id=user)).permanent
     assert mailbox.sessions == 0
 
 
 def test_a_sub_that_is_an_address_can_be_used_as_it_is(mailbox: Mailbox) -> None:
     sender = channel(f"smtp+plain://127.0.0.1:{mailbox.port}", recipient="{user_id}")
-    sender.send(replace(NOTICE, user_id="minji.kim+coupons@example.co.kr"))
+    sender.send(replace(NOTIFICATION, user_id="minji.kim+coupons@example.co.kr"))
     assert mailbox.recipients == ["minji.kim+coupons@example.co.kr"]
     assert failure(sender).permanent
 
@@ -136,7 +136,7 @@ def test_after_a_refusal_the_next_mail_goes_through(mailbox: Mailbox) -> None:
     mailbox.say_to_recipient = "550 no such mailbox"
     failure(sender)
     mailbox.say_to_recipient = ""
-    sender.send(NOTICE)
+    sender.send(NOTIFICATION)
     assert len(mailbox.mails) == 1
 
 
@@ -152,7 +152,7 @@ def test_a_server_that_stalls_is_cut_off(mailbox: Mailbox) -> None:
     finally:
         mailbox.stall.set()
         mailbox.stall = None
-    sender.send(NOTICE)
+    sender.send(NOTIFICATION)
 
 
 # Connections
@@ -161,14 +161,14 @@ def test_a_server_that_stalls_is_cut_off(mailbox: Mailbox) -> None:
 def test_mails_share_a_connection_until_it_has_served_enough(mailbox: Mailbox) -> None:
     sender = plain(mailbox)
     for number in range(MAX_PER_CONNECTION + 1):
-        sender.send(replace(NOTICE, issuance_id=number))
+        sender.send(replace(NOTIFICATION, issuance_id=number))
     assert (len(mailbox.mails), mailbox.sessions) == (MAX_PER_CONNECTION + 1, 2)
 
 
 def test_each_thread_has_a_connection_of_its_own(mailbox: Mailbox) -> None:
     sender = plain(mailbox)
     with ThreadPoolExecutor(4) as executor:
-        list(executor.map(lambda n: sender.send(replace(NOTICE, issuance_id=n)), range(40)))
+        list(executor.map(lambda n: sender.send(replace(NOTIFICATION, issuance_id=n)), range(40)))
     assert len({mail["Message-ID"] for mail in mailbox.mails}) == 40
     assert mailbox.sessions <= 4
 
@@ -176,9 +176,9 @@ def test_each_thread_has_a_connection_of_its_own(mailbox: Mailbox) -> None:
 def test_a_kept_connection_that_was_lost_is_made_again() -> None:
     with running_mailbox() as first:
         sender = plain(first)
-        sender.send(NOTICE)
+        sender.send(NOTIFICATION)
     with running_mailbox(port=first.port) as second:
-        sender.send(NOTICE)
+        sender.send(NOTIFICATION)
         assert len(second.mails) == 1
 
 
@@ -206,7 +206,7 @@ def test_it_logs_in_over_tls(scheme: str, server_tls: ssl.SSLContext, trusted: s
     # aiosmtpd takes a login over TLS from the start for one in plain text, so it asks for none there.
     with running_mailbox(tls=server_tls, starttls=scheme == "smtp", login=scheme == "smtp") as mailbox:
         url = login_url(scheme, mailbox.port) if scheme == "smtp" else f"smtps://localhost:{mailbox.port}"
-        channel(url, tls=trusted).send(NOTICE)
+        channel(url, tls=trusted).send(NOTIFICATION)
         assert len(mailbox.mails) == 1
         assert mailbox.logins == ([USER.encode()] if scheme == "smtp" else [])
 

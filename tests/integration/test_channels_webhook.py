@@ -18,13 +18,13 @@ from couponapp.errors import ChannelFailed
 from couponapp.local.postgres import free_port
 from couponapp.notifying.channels.webhook.addresses import connect, is_public
 from couponapp.notifying.channels.webhook.channel import WebhookChannel
-from couponapp.notifying.outbox import Notice
+from couponapp.notifying.outbox import Notification
 from loadtest.testbed.http_receiver import Behaviour, answers, closes_after
 from tests.support.receiver import SECRET, Receiver, drip, hang, running_receiver, say
 from tests.support.servers import ROOT
 
 MOMENT = datetime(2026, 11, 23, 2, 36, 58, 796_000, UTC)
-NOTICE = Notice(
+NOTIFICATION = Notification(
     outbox_id=7,
     kind="issuance.issued",
     created_at=MOMENT,
@@ -66,14 +66,14 @@ def channel(receiver: Receiver) -> Make:
     return make
 
 
-def failure(channel: WebhookChannel, notice: Notice = NOTICE) -> ChannelFailed:
+def failure(channel: WebhookChannel, notification: Notification = NOTIFICATION) -> ChannelFailed:
     with pytest.raises(ChannelFailed) as error:
-        channel.send(notice)
+        channel.send(notification)
     return error.value
 
 
 def test_an_event_is_sent_as_the_documentation_shows_it(receiver: Receiver, channel: Make) -> None:
-    channel().send(NOTICE)
+    channel().send(NOTIFICATION)
     (request,) = receiver.requests
     documented = re.search(r"```json\n(.*?)```", (ROOT / "docs/events.md").read_text(), re.DOTALL)
     assert documented
@@ -84,7 +84,7 @@ def test_an_event_is_sent_as_the_documentation_shows_it(receiver: Receiver, chan
 
 def test_a_repeat_has_the_same_id_and_body_and_a_signature_of_its_own(receiver: Receiver, channel: Make) -> None:
     for _ in range(2):
-        channel().send(NOTICE)
+        channel().send(NOTIFICATION)
     first, second = receiver.requests  # the receiver has verified both signatures
     assert first.key == second.key == "issuance_issued_1"
     assert first.body == second.body
@@ -98,14 +98,14 @@ def test_a_receiver_that_verifies_catches_a_wrong_secret(channel: Make) -> None:
 def test_events_share_a_connection(receiver: Receiver, channel: Make) -> None:
     sender = channel()
     for number in range(5):
-        sender.send(replace(NOTICE, issuance_id=number))
+        sender.send(replace(NOTIFICATION, issuance_id=number))
     assert (len(receiver.requests), receiver.connections) == (5, 1)
 
 
 def test_each_thread_has_a_connection_of_its_own(receiver: Receiver, channel: Make) -> None:
     sender = channel()
     with ThreadPoolExecutor(8) as executor:
-        list(executor.map(lambda n: sender.send(replace(NOTICE, issuance_id=n)), range(200)))
+        list(executor.map(lambda n: sender.send(replace(NOTIFICATION, issuance_id=n)), range(200)))
     assert len(receiver.accepted) == 200
     assert receiver.connections <= 8
 
@@ -118,7 +118,7 @@ def test_a_kept_connection_that_was_closed_is_made_again(receiver: Receiver, cha
     sender = channel()
     receiver.next.append(answer_and_close)
     for _ in range(3):
-        sender.send(NOTICE)
+        sender.send(NOTIFICATION)
     assert (len(receiver.requests), receiver.connections) == (3, 2)
 
 
@@ -159,7 +159,7 @@ def test_a_receiver_that_does_not_come_to_an_end_is_cut_off(
     receiver.next.append(behave(released))
     sender = channel(timeout_s=0.5)
     assert str(failure(sender)).startswith("no answer: in ")
-    sender.send(NOTICE)  # on a new connection
+    sender.send(NOTIFICATION)  # on a new connection
 
 
 @pytest.mark.parametrize("torn", [b"HTTP/1.1 200 O", b"HTTP/1.1 204 No Content\r\nX: 1\r\n", TORN_BODY])
@@ -171,7 +171,7 @@ def test_a_receiver_that_closes_half_way_has_not_accepted(receiver: Receiver, ch
 def test_an_answer_too_many_is_not_taken_for_that_of_the_next_event(receiver: Receiver, channel: Make) -> None:
     sender = channel()
     receiver.next += [say(ACCEPTED + ACCEPTED), answers(503)]
-    sender.send(NOTICE)
+    sender.send(NOTIFICATION)
     assert str(failure(sender)) == "answered 503"
     assert (len(receiver.requests), receiver.connections) == (2, 2)
 
@@ -188,7 +188,7 @@ def test_an_answer_too_many_that_comes_late_is_not_taken_for_that_of_the_next_ev
         said.set()
 
     receiver.next += [twice, answers(503)]
-    sender.send(NOTICE)
+    sender.send(NOTIFICATION)
     released.set()
     assert said.wait(30)
     assert str(failure(sender)) == "answered 503"

@@ -11,7 +11,7 @@ import pytest
 from limits import RateLimitItem, RateLimitItemPerMinute
 from redis import Redis
 
-from couponapp.guards.counters import Asked, MemoryCounters, SharedCounters, Standing, Window
+from couponapp.guards.counters import Hit, MemoryCounters, RateLimitStatus, SharedCounters, Window
 
 USERS = [f"user-{number}" for number in range(6)]
 WINDOW_S = 60
@@ -33,7 +33,7 @@ class Reference:
         self._began_s: dict[str, float] = {}
         self._hits: Counter[str] = Counter()
 
-    def count(self, asked: Sequence[Asked]) -> tuple[bool, int]:
+    def count(self, asked: Sequence[Hit]) -> tuple[bool, int]:
         for one in asked:
             if self._clock() - self._began_s.get(one.key, -WINDOW_S) >= WINDOW_S:
                 self._hits[one.key] = 0
@@ -47,8 +47,8 @@ class Reference:
         return False, asked[0].limit.amount - self._hits[asked[0].key]
 
 
-def limits_of(user: str, *, own: int = 3, together: int = 10) -> list[Asked]:
-    return [Asked(user, RateLimitItemPerMinute(own)), Asked("all", RateLimitItemPerMinute(together))]
+def limits_of(user: str, *, own: int = 3, together: int = 10) -> list[Hit]:
+    return [Hit(user, RateLimitItemPerMinute(own)), Hit("all", RateLimitItemPerMinute(together))]
 
 
 def steps(seed: int, count: int) -> list[tuple[str, float]]:
@@ -57,8 +57,8 @@ def steps(seed: int, count: int) -> list[tuple[str, float]]:
     return [(chance.choice(USERS), chance.choice((0.0, 0.0, 0.0, 1.0, 7.5, 30.0, 60.0))) for _ in range(count)]
 
 
-def told(standing: Standing) -> tuple[bool, int]:
-    return standing.refused, 0 if standing.refused else standing.remaining
+def told(status: RateLimitStatus) -> tuple[bool, int]:
+    return status.refused, 0 if status.refused else status.remaining
 
 
 def differences(counters: MemoryCounters, clock: Clock, seed: int) -> int:
@@ -79,7 +79,7 @@ def test_in_memory_every_answer_is_that_of_the_reference(seed: int) -> None:
 class CountsAsItGoes(MemoryCounters):
     """The negative control: one limit after the other, each counted at once."""
 
-    def count(self, asked: Sequence[Asked]) -> Standing:
+    def count(self, asked: Sequence[Hit]) -> RateLimitStatus:
         for one in asked:
             if (seen := super().count([one])).refused:
                 return seen
@@ -89,7 +89,7 @@ class CountsAsItGoes(MemoryCounters):
 class ForgetsTooLate(MemoryCounters):
     """The negative control: at the very end of a window it still counts."""
 
-    def _window(self, asked: Asked, now_s: float) -> Window:
+    def _window(self, asked: Hit, now_s: float) -> Window:
         found = self._windows.get(f"{asked.key}:{asked.limit}")
         return found if found and found.ends_s == now_s else super()._window(asked, now_s)
 
@@ -121,7 +121,7 @@ def test_in_redis_every_answer_is_that_of_the_reference(redis_url: str, seed: in
 
 @pytest.mark.parametrize("where", ["memory", "Redis"])
 def test_32_threads_pass_exactly_as_many_as_the_limits_allow(redis_url: str, where: str) -> None:
-    count: Callable[[Sequence[Asked]], Standing | None] = (
+    count: Callable[[Sequence[Hit]], RateLimitStatus | None] = (
         MemoryCounters(1).count
         if where == "memory"
         else SharedCounters(lambda: Redis.from_url(redis_url), timeout_s=PATIENT_S).count
@@ -141,7 +141,7 @@ def test_32_threads_pass_exactly_as_many_as_the_limits_allow(redis_url: str, whe
 
 def test_what_was_counted_in_vain_can_be_given_back_but_never_below_zero() -> None:
     clock = Clock()
-    counters, one = MemoryCounters(1, clock=clock), Asked("kim", RateLimitItemPerMinute(1))
+    counters, one = MemoryCounters(1, clock=clock), Hit("kim", RateLimitItemPerMinute(1))
     counters.count([one])
     counters.give_back(one)
     counters.give_back(one)
@@ -153,7 +153,7 @@ def test_windows_that_have_ended_leave_no_trace_in_memory() -> None:
     counters = MemoryCounters(1, clock=clock)
     limit: RateLimitItem = RateLimitItemPerMinute(5)
     for number in range(1_000):
-        counters.count([Asked(f"user-{number}", limit)])
+        counters.count([Hit(f"user-{number}", limit)])
     clock.now_s += 61
-    counters.count([Asked("kim", limit)])
+    counters.count([Hit("kim", limit)])
     assert len(counters._windows) == 1

@@ -47,7 +47,7 @@ def bury(pool: Pool, coupon_id: int, users: Sequence[str], channel: ScriptedChan
     for user in users:
         channel.fail(user, ChannelFailed("no such address", permanent=True))
     Relay(pool, redis, lease_s=60).hand_over()
-    work(jobs.Delivery(pool, channel), redis)
+    work(jobs.ChannelSender(pool, channel), redis)
 
 
 def test_dead_letters_are_shown_with_their_reasons_and_retried_with_all_their_tries(
@@ -65,7 +65,7 @@ def test_dead_letters_are_shown_with_their_reasons_and_retried_with_all_their_tr
     assert json.loads(flask("retry", "--all", "--json").output) == {"retried": 1}
     assert [(row["tries"], row["failures"]) for row in deliveries(pool)] == [(0, 0), (0, 0)]
     Relay(pool, redis, lease_s=60).hand_over()
-    work(jobs.Delivery(pool, channel), redis)
+    work(jobs.ChannelSender(pool, channel), redis)
     assert channel.sent == {"kim": 1, "lee": 1}
 
 
@@ -110,12 +110,12 @@ def test_a_message_that_another_channel_has_accepted_is_sent_when_its_dead_lette
     relay = Relay(pool, redis, lease_s=60, channels=("file", "other"))
     relay.hand_over()
     for channel in (first, second):
-        work(jobs.Delivery(pool, channel), redis)
+        work(jobs.ChannelSender(pool, channel), redis)
     assert dead_letters.drop(pool, None) == 2
     assert verify(pool, coupon_id).coupons[0]["notified"] == 1
     pool.execute(TIME_PASSES)
     relay.hand_over()
-    work(jobs.Delivery(pool, first), redis)
+    work(jobs.ChannelSender(pool, first), redis)
     assert verify(pool, coupon_id).coupons[0]["notified"] == 2
 
 

@@ -20,14 +20,14 @@ from couponapp.planning import coupons as planning
 from couponapp.storage.pool import Pool, Timeouts
 from tests.support.coupon_machine import Stand, run
 from tests.support.mutants import mutated
-from tests.support.pgrelay import PgRelay
+from tests.support.postgres_proxy import PostgresProxy
 from tests.support.wrong_statements import WRONG_STATEMENTS
 
 CONNECTIONS = 2
 
 
 @pytest.fixture
-def stand(make_pool: Callable[..., Pool], relay: PgRelay, database_url: str) -> Iterator[Stand]:
+def stand(make_pool: Callable[..., Pool], relay: PostgresProxy, database_url: str) -> Iterator[Stand]:
     judge = Pool(database_url, name="judge", max_size=1, timeouts=Timeouts.within(20_000))
     pool = make_pool(relay.url, size=CONNECTIONS)
     with (

@@ -13,7 +13,7 @@ from couponapp.notifying import dead_letters, jobs
 from couponapp.notifying.channels.webhook.channel import WebhookChannel
 from couponapp.notifying.jobs import Policy
 from couponapp.notifying.relay import MAX_QUEUED_JOBS, MESSAGES_PER_JOB, Relay
-from couponapp.notifying.throttle import MAKE_UP_S, Pace
+from couponapp.notifying.throttle import MAKE_UP_S, Throttle
 from couponapp.storage.pool import Pool
 from loadtest.testbed.http_receiver import answers
 from tests.support.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
@@ -31,9 +31,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def delivery(pool: Pool, receiver: Receiver) -> jobs.Delivery:
+def delivery(pool: Pool, receiver: Receiver) -> jobs.ChannelSender:
     channel = WebhookChannel(receiver.url, [SECRET], timeout_s=5.0, private=True)
-    return jobs.Delivery(pool, channel, policy=Policy(concurrency=1), rules=QUICK)
+    return jobs.ChannelSender(pool, channel, policy=Policy(concurrency=1), rules=QUICK)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def crowd(pool: Pool, new_coupon: NewCoupon, size: int = 20) -> None:
 
 
 def test_a_channel_that_fails_again_and_again_is_left_alone_and_no_try_is_lost(
-    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.Delivery
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.ChannelSender
 ) -> None:
     crowd(pool, new_coupon)
     receiver.always = answers(500)
@@ -66,7 +66,7 @@ def test_a_channel_that_fails_again_and_again_is_left_alone_and_no_try_is_lost(
 
 
 def test_without_the_breaker_every_message_of_a_failing_channel_is_tried(
-    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.Delivery
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.ChannelSender
 ) -> None:
     # The negative control of the test above.
     delivery.breaker.rules = Rules(min_calls=1_000, window=1_000)
@@ -80,7 +80,7 @@ def test_without_the_breaker_every_message_of_a_failing_channel_is_tried(
 
 @pytest.mark.parametrize("status", [410, 422])
 def test_messages_that_are_refused_for_good_do_not_open_the_circuit(
-    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.Delivery,
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.ChannelSender,
     status: int,
 ) -> None:  # fmt: skip
     crowd(pool, new_coupon)
@@ -92,7 +92,7 @@ def test_messages_that_are_refused_for_good_do_not_open_the_circuit(
 
 
 def test_a_receiver_that_asks_for_patience_gets_no_message_until_then(
-    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.Delivery
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.ChannelSender
 ) -> None:
     crowd(pool, new_coupon)
     receiver.always = answers(429, Retry_After="30")
@@ -110,7 +110,7 @@ def test_a_channel_that_is_stuck_delays_no_other(pool: Pool, new_coupon: NewCoup
     crowd(pool, new_coupon, size)
     relay = Relay(pool, redis, lease_s=60, channels=("healthy", "stuck"))
     while relay.hand_over():  # nobody works on the stuck one: its queue is full, and stays so
-        work(jobs.Delivery(pool, healthy), redis)
+        work(jobs.ChannelSender(pool, healthy), redis)
     assert len(healthy.sent) == size
     assert count(pool, "channel = 'stuck' AND sent_at IS NULL") == size
     assert redis.llen(f"rq:queue:{jobs.queue_name('stuck')}") == MAX_QUEUED_JOBS
@@ -121,7 +121,7 @@ def test_a_job_gives_back_what_it_cannot_begin_in_its_time(pool: Pool, new_coupo
     crowd(pool, new_coupon, 10)
     Relay(pool, redis, lease_s=60).hand_over()
     now_s = [0.0]
-    slow = jobs.Delivery(pool, channel, policy=Policy(concurrency=1), clock=lambda: now_s[0])
+    slow = jobs.ChannelSender(pool, channel, policy=Policy(concurrency=1), clock=lambda: now_s[0])
 
     def takes_two_seconds() -> None:
         now_s[0] += 2.0
@@ -134,7 +134,7 @@ def test_a_job_gives_back_what_it_cannot_begin_in_its_time(pool: Pool, new_coupo
 
 def test_a_rate_spreads_messages_evenly() -> None:
     now_s = [100.0]
-    pace = Pace("5/second", clock=lambda: now_s[0])
+    pace = Throttle("5/second", clock=lambda: now_s[0])
     assert pace.take() == 0.0
     assert pace.take() == pytest.approx(0.2)
     now_s[0] += 0.21
@@ -145,7 +145,7 @@ def test_a_rate_spreads_messages_evenly() -> None:
 
 def test_a_rate_is_kept_by_a_process_that_wakes_up_late_and_never_exceeded_by_more_than_a_little() -> None:
     now_s, taken = [100.0], 0
-    pace = Pace("350/second", clock=lambda: now_s[0])
+    pace = Throttle("350/second", clock=lambda: now_s[0])
     for _ in range(100):
         while (pause_s := pace.take()) == 0.0:
             taken += 1
@@ -166,7 +166,7 @@ def test_a_channel_keeps_its_rate(
     relay.hand_over()
     channel = WebhookChannel(receiver.url, [SECRET], timeout_s=5.0, private=True)
     began_s = time.monotonic()
-    work(jobs.Delivery(pool, channel, pace=Pace("20/second")), redis)
+    work(jobs.ChannelSender(pool, channel, pace=Throttle("20/second")), redis)
     assert len(receiver.accepted) == 10
     assert time.monotonic() - began_s >= 9 / 20 - MAKE_UP_S
 
@@ -175,7 +175,7 @@ def test_a_job_of_a_slow_channel_holds_no_more_than_it_can_send_in_its_time(
     pool: Pool, new_coupon: NewCoupon, redis: Redis
 ) -> None:
     crowd(pool, new_coupon, 50)
-    rates = {"slow": Pace("2/second"), "slower": Pace("1/minute")}
+    rates = {"slow": Throttle("2/second"), "slower": Throttle("1/minute")}
     relay = Relay(pool, redis, lease_s=60, channels=("free", "slow", "slower"), rates=rates)
     assert relay.hand_over() == 50 + MAX_QUEUED_JOBS * 10 + MAX_QUEUED_JOBS
 
@@ -187,5 +187,5 @@ def test_a_circuit_that_opens_does_so_for_this_channel_only(pool: Pool, new_coup
         bad.fail(f"user-{number}", *temporary())
     Relay(pool, redis, lease_s=60, channels=("bad", "good")).hand_over()
     for channel in (bad, good):
-        work(jobs.Delivery(pool, channel, policy=Policy(concurrency=1), rules=QUICK), redis)
+        work(jobs.ChannelSender(pool, channel, policy=Policy(concurrency=1), rules=QUICK), redis)
     assert (len(bad.asked), len(good.sent)) == (4, 20)

@@ -93,11 +93,15 @@ def test_depth_age_and_dead_letters_are_told_for_each_channel(pool: Pool, new_co
     pool.execute("UPDATE deliveries SET created_at = now() - interval '90 seconds' WHERE outbox_id = 1")
     table.mark_sent(pool, "x", [1])
     pool.execute("UPDATE deliveries SET dead_at = now() WHERE channel = 'y' AND outbox_id = 2")
-    standing = table.standing(pool, ("y", "z"))
+    channel_backlogs = table.channel_backlogs(pool, ("y", "z"))
     # The fourth is not planned yet, so it waits on each channel that is configured.
-    assert {name: (one.waiting, one.dead) for name, one in standing.items()} == {"x": (2, 0), "y": (3, 1), "z": (1, 0)}
-    assert standing["y"].oldest_s == pytest.approx(90, abs=30)
-    assert standing["x"].oldest_s < 60
+    assert {name: (one.waiting, one.dead) for name, one in channel_backlogs.items()} == {
+        "x": (2, 0),
+        "y": (3, 1),
+        "z": (1, 0),
+    }
+    assert channel_backlogs["y"].oldest_s == pytest.approx(90, abs=30)
+    assert channel_backlogs["x"].oldest_s < 60
 
 
 def test_retries_and_dead_letters_are_counted(pool: Pool, new_coupon: NewCoupon) -> None:
@@ -107,7 +111,7 @@ def test_retries_and_dead_letters_are_counted(pool: Pool, new_coupon: NewCoupon)
     pool.execute("UPDATE deliveries SET due_at = now() + interval '1 minute'")
     channel.fail("a", ChannelFailed("not now"))
     channel.fail("b", ChannelFailed("never", permanent=True))
-    jobs.Delivery(pool, channel).deliver([1, 2, 3])
+    jobs.ChannelSender(pool, channel).deliver([1, 2, 3])
     from couponapp import metrics
 
     counters = (metrics.NOTIFICATIONS_SENT, metrics.NOTIFICATIONS_RETRIED, metrics.NOTIFICATIONS_DEAD)

@@ -42,7 +42,7 @@ def work(pool: Pool, redis: Redis, notifications: Path) -> Callable[[], None]:
     """Lets an RQ worker do everything that is queued."""
 
     def run() -> None:
-        delivery = jobs.Delivery(pool, FileChannel(notifications, SEOUL))
+        delivery = jobs.ChannelSender(pool, FileChannel(notifications, SEOUL))
         jobs.configure(delivery)
         ChannelWorker(delivery, redis).work(burst=True)
 
@@ -200,7 +200,7 @@ def test_a_job_that_finds_no_postgresql_is_kept_as_failed_and_its_messages_come_
     issue_to(pool, new_coupon(), "kim")
     relay.hand_over()
     away = make_pool(f"postgresql://nobody@127.0.0.1:{free_port()}/none", size=1, deadline_ms=1_000)
-    delivery = jobs.Delivery(away, FileChannel(notifications, SEOUL))
+    delivery = jobs.ChannelSender(away, FileChannel(notifications, SEOUL))
     jobs.configure(delivery)
     ChannelWorker(delivery, redis).work(burst=True)
     failed = Queue(FILE_QUEUE, connection=redis).failed_job_registry

@@ -18,7 +18,7 @@ from rq.worker import SimpleWorker
 from couponapp.issuing import statement as ours
 from couponapp.notifying import jobs
 from couponapp.notifying.channels.file.channel import FileChannel
-from couponapp.notifying.outbox import Notice
+from couponapp.notifying.outbox import Notification
 from couponapp.notifying.relay import Relay
 from couponapp.storage.pool import Pool
 from tests.support.race import CONNECTIONS, judge, race
@@ -103,7 +103,7 @@ def test_the_race_ends_with_exactly_the_stock_issued_and_every_holder_notified_o
 def deliver_all(pool: Pool, redis: Redis, directory: Path) -> Counter[str]:
     """Relay and job until nothing is left; how many messages each user was sent."""
     channel = CountingChannel(directory, ZoneInfo("Asia/Seoul"))
-    jobs.configure(jobs.Delivery(pool, channel))
+    jobs.configure(jobs.ChannelSender(pool, channel))
     relay = Relay(pool, redis, lease_s=3600)
     while relay.hand_over():
         SimpleWorker([jobs.queue_name(channel.name)], connection=redis).work(burst=True)
@@ -117,9 +117,9 @@ class CountingChannel(FileChannel):
         super().__init__(directory, time_zone)
         self.sent: Counter[str] = Counter()
 
-    def send(self, notice: Notice) -> None:
-        super().send(notice)
-        self.sent[notice.user_id] += 1
+    def send(self, notification: Notification) -> None:
+        super().send(notification)
+        self.sent[notification.user_id] += 1
 
 
 @pytest.mark.parametrize(
@@ -191,15 +191,15 @@ def test_two_statements_with_the_same_users_in_opposite_order_wait_for_each_othe
     statement: LiteralString,
     deadlocks: int,
 ) -> None:
-    coupon_id, users = new_coupon(total=1000), [ours.Claim(f"user-{number:02}") for number in range(40)]
+    coupon_id, users = new_coupon(total=1000), [ours.IssueRequest(f"user-{number:02}") for number in range(40)]
     with psycopg.connect(database_url) as stranger, ThreadPoolExecutor(2) as executor:
         # In the middle of both ways, so that each has gone half of its way when the stranger steps aside.
         stranger.execute(
             ours.ISSUE.encode(), {"coupon_id": coupon_id, "users": ["user-20"], "keys": [None], "codes": ["X" * 20]}
         )
         both = [
-            executor.submit(ours.issue_together, racing_pool, coupon_id, claims, statement=statement)
-            for claims in (users, list(reversed(users)))
+            executor.submit(ours.issue_batch, racing_pool, coupon_id, requests, statement=statement)
+            for requests in (users, list(reversed(users)))
         ]
         waits = (
             "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -214,7 +214,9 @@ def test_two_statements_with_the_same_users_in_opposite_order_wait_for_each_othe
 
 
 def test_a_user_who_is_twice_in_one_statement_gets_one(pool: Pool, new_coupon: NewCoupon) -> None:
-    attempts = ours.issue_together(pool, new_coupon(total=5), [ours.Claim("kim"), ours.Claim("lee"), ours.Claim("kim")])
+    attempts = ours.issue_batch(
+        pool, new_coupon(total=5), [ours.IssueRequest("kim"), ours.IssueRequest("lee"), ours.IssueRequest("kim")]
+    )
     assert [attempt.outcome for attempt in attempts] == [
         ours.Outcome.ISSUED,
         ours.Outcome.ISSUED,
@@ -228,7 +230,7 @@ def test_the_last_pieces_go_to_those_who_came_first_and_a_holder_among_them_is_t
     coupon_id = new_coupon(total=3)
     ours.issue(pool, coupon_id, "holder")
     names = ["kim", "holder", "lee", "park", "choi"]
-    attempts = ours.issue_together(pool, coupon_id, [ours.Claim(name) for name in names])
+    attempts = ours.issue_batch(pool, coupon_id, [ours.IssueRequest(name) for name in names])
     assert [attempt.outcome.value for attempt in attempts] == [
         "ISSUED", "ALREADY_ISSUED", "ISSUED", "SOLD_OUT", "SOLD_OUT"
     ]  # fmt: skip

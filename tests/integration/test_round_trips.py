@@ -14,28 +14,28 @@ from couponapp.issuing.statement import ISSUE, Outcome, issue
 from couponapp.operating.verify import verify
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
-from tests.support.pgrelay import PgRelay
+from tests.support.postgres_proxy import PostgresProxy
 from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
 
 
 @pytest.fixture
-def relayed_pool(make_pool: Callable[..., Pool], relay: PgRelay, database_url: str) -> Pool:
+def relayed_pool(make_pool: Callable[..., Pool], relay: PostgresProxy, database_url: str) -> Pool:
     """Its answers can be lost."""
     pool = make_pool(relay.url, size=8)
     assert pool.warm_up(20)
     return pool
 
 
-def round_trips(relay: PgRelay, call: Callable[[], object]) -> int:
+def round_trips(relay: PostgresProxy, call: Callable[[], object]) -> int:
     before = relay.round_trips
     call()
     return relay.round_trips - before
 
 
 def test_every_outcome_costs_one_round_trip(
-    relay: PgRelay, relayed_pool: Pool, pool: Pool, new_coupon: NewCoupon
+    relay: PostgresProxy, relayed_pool: Pool, pool: Pool, new_coupon: NewCoupon
 ) -> None:
     open_one, other, sold_out, to_come, paused, closed = (
         new_coupon(), new_coupon(), new_coupon(total=0), new_coupon(opens_in_s=60), new_coupon(), new_coupon()
@@ -60,7 +60,7 @@ def test_every_outcome_costs_one_round_trip(
 
 
 def test_a_race_lost_at_the_last_piece_costs_one_round_trip_and_to_ones_twin_two(
-    relay: PgRelay, relayed_pool: Pool, pool: Pool, database_url: str, new_coupon: NewCoupon
+    relay: PostgresProxy, relayed_pool: Pool, pool: Pool, database_url: str, new_coupon: NewCoupon
 ) -> None:
     for winner, expected, cost in (("lee", Outcome.SOLD_OUT, 1), ("kim", Outcome.ALREADY_ISSUED, 2)):
         coupon_id = new_coupon(total=1)
@@ -81,7 +81,7 @@ def test_a_race_lost_at_the_last_piece_costs_one_round_trip_and_to_ones_twin_two
 
 
 def test_with_30_percent_of_the_answers_lost_those_told_are_those_who_own(
-    relay: PgRelay, relayed_pool: Pool, pool: Pool, new_coupon: NewCoupon
+    relay: PostgresProxy, relayed_pool: Pool, pool: Pool, new_coupon: NewCoupon
 ) -> None:
     coupon_id = new_coupon(total=60)
     chance = random.Random(20261123)
@@ -108,7 +108,7 @@ def test_with_30_percent_of_the_answers_lost_those_told_are_those_who_own(
 
 
 def test_without_a_key_and_without_the_second_try_a_lost_answer_is_a_holder_who_was_not_told(
-    relay: PgRelay, relayed_pool: Pool, pool: Pool, new_coupon: NewCoupon
+    relay: PostgresProxy, relayed_pool: Pool, pool: Pool, new_coupon: NewCoupon
 ) -> None:
     # The negative control of the test above: what the key and the second try are for.
     coupon_id = new_coupon(total=5)
@@ -120,7 +120,7 @@ def test_without_a_key_and_without_the_second_try_a_lost_answer_is_a_holder_who_
 
 
 def test_a_lost_answer_is_made_good_within_the_same_attempt(
-    relay: PgRelay, relayed_pool: Pool, pool: Pool, new_coupon: NewCoupon
+    relay: PostgresProxy, relayed_pool: Pool, pool: Pool, new_coupon: NewCoupon
 ) -> None:
     losses = iter([True])
     relay.loses = lambda: next(losses, False)

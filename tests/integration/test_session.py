@@ -34,14 +34,14 @@ def told(connection: Connection, **settings: str) -> str:
     for name, value in settings.items():
         connection.execute("SELECT set_config(%s, %s, false)", [name, value])
     try:
-        session.examine(connection, **BOUNDS)
+        session.verify_session_settings(connection, **BOUNDS)
     except ConfigurationError as error:
         return str(error)
     return ""
 
 
 def test_a_session_with_its_own_settings_is_taken_and_prepares_statements(database_url: str) -> None:
-    with connected(database_url, session.options(**BOUNDS, flushed=True)) as connection:
+    with connected(database_url, session.options(**BOUNDS, synchronous_commit=True)) as connection:
         assert told(connection) == ""
         assert connection.prepare_threshold is not None
 

@@ -11,14 +11,14 @@ from couponapp.issuing.sold_out import TRUSTED_S, SoldOut
 from couponapp.issuing.statement import Outcome, issue
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
-from tests.support.pgrelay import PgRelay
+from tests.support.postgres_proxy import PostgresProxy
 from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
 
 
 @pytest.fixture
-def read_pool(make_pool: Callable[..., Pool], relay: PgRelay, database_url: str) -> Pool:
+def read_pool(make_pool: Callable[..., Pool], relay: PostgresProxy, database_url: str) -> Pool:
     """Its round trips are counted."""
     pool = make_pool(relay.url)
     assert pool.warm_up(20)
@@ -50,7 +50,7 @@ def issue_when_stocked(pool: Pool, coupon_id: int, user: str) -> None:
 
 
 def test_all_but_the_holders_are_refused_after_one_read(
-    pool: Pool, new_coupon: NewCoupon, sold_out: SoldOut, relay: PgRelay
+    pool: Pool, new_coupon: NewCoupon, sold_out: SoldOut, relay: PostgresProxy
 ) -> None:
     coupon_id = new_coupon(total=2)
     for user in ("kim", "lee"):
@@ -98,7 +98,7 @@ def test_those_who_got_one_after_a_restock_are_holders_when_it_sells_out_again(
 
 
 def test_without_postgresql_nothing_is_claimed(
-    pool: Pool, new_coupon: NewCoupon, sold_out: SoldOut, relay: PgRelay
+    pool: Pool, new_coupon: NewCoupon, sold_out: SoldOut, relay: PostgresProxy
 ) -> None:
     coupon_id = new_coupon(total=0)
     coupon = look(pool, coupon_id)

@@ -25,13 +25,13 @@ from hypothesis.stateful import (
 from couponapp.errors import ConnectionLost, RuleViolated
 from couponapp.issuing import issuances
 from couponapp.issuing import statement as issuing
-from couponapp.issuing.statement import Claim
+from couponapp.issuing.statement import IssueRequest
 from couponapp.operating.verify import verify
 from couponapp.planning import coupons as planning
 from couponapp.storage.pool import Pool
 from tests.support.coupon_model import Coupon, World, Worlds
 from tests.support.coupon_tables import fits, read_tables
-from tests.support.pgrelay import PgRelay
+from tests.support.postgres_proxy import PostgresProxy
 from tests.support.servers import wait_until
 
 HOUR_S = 3600.0
@@ -54,8 +54,8 @@ TERMINATE = "SELECT pg_terminate_backend(%s)"
 
 USERS = [f"user-{number}" for number in range(10)]
 KEYS = [None, None, "key-1", "key-2"]
-CLAIMS = st.builds(Claim, st.sampled_from(USERS), st.sampled_from(KEYS))
-GROUPS = st.lists(CLAIMS, min_size=1, max_size=6, unique_by=lambda claim: claim.user_id)
+REQUESTS = st.builds(IssueRequest, st.sampled_from(USERS), st.sampled_from(KEYS))
+GROUPS = st.lists(REQUESTS, min_size=1, max_size=6, unique_by=lambda request: request.user_id)
 WHICH = st.integers(0, 2)
 TOTALS = st.sampled_from([12, 8, 5, 3, 1, 0])
 
@@ -77,7 +77,7 @@ class Stand:
 
     pool: Pool
     judge: Pool
-    relay: PgRelay
+    relay: PostgresProxy
     observer: psycopg.Connection[Any]
     stranger: psycopg.Connection[Any]
     executor: ThreadPoolExecutor
@@ -85,8 +85,8 @@ class Stand:
     issuing: ModuleType = issuing
     planning: ModuleType = planning
 
-    def issue(self, coupon_id: int, claims: Sequence[Claim]) -> list[tuple[str, str | None]]:
-        attempts = self.issuing.issue_together(self.pool, coupon_id, claims, statement=self.statement)
+    def issue(self, coupon_id: int, requests: Sequence[IssueRequest]) -> list[tuple[str, str | None]]:
+        attempts = self.issuing.issue_batch(self.pool, coupon_id, requests, statement=self.statement)
         return [(one.outcome.value, one.issuance.code if one.issuance else None) for one in attempts]
 
     def lose(self, answers: int) -> None:
@@ -120,7 +120,7 @@ class Shop(RuleBasedStateMachine):
         self.stand.judge.execute(CLEAR)
         self.worlds = Worlds()
         self.ids: list[int] = []
-        self.last: tuple[int, list[Claim]] | None = None
+        self.last: tuple[int, list[IssueRequest]] | None = None
 
     def pick(self, which: int) -> int:
         return self.ids[which % len(self.ids)]
@@ -139,35 +139,35 @@ class Shop(RuleBasedStateMachine):
         self.ids.append(made)
         self.worlds.become(lambda world: world.with_coupon(made, Coupon(total, window)))
 
-    @rule(which=WHICH, claim=CLAIMS)
-    def issue(self, which: int, claim: Claim) -> None:
-        self.attempt(self.pick(which), [claim])
+    @rule(which=WHICH, request=REQUESTS)
+    def issue(self, which: int, request: IssueRequest) -> None:
+        self.attempt(self.pick(which), [request])
 
-    @rule(which=WHICH, claims=GROUPS)
-    def issue_together(self, which: int, claims: list[Claim]) -> None:
-        self.attempt(self.pick(which), claims)
+    @rule(which=WHICH, requests=GROUPS)
+    def issue_batch(self, which: int, requests: list[IssueRequest]) -> None:
+        self.attempt(self.pick(which), requests)
 
-    @rule(which=WHICH, claims=GROUPS, answers=st.integers(1, 2))
-    def issue_and_lose_answers(self, which: int, claims: list[Claim], answers: int) -> None:
+    @rule(which=WHICH, requests=GROUPS, answers=st.integers(1, 2))
+    def issue_and_lose_answers(self, which: int, requests: list[IssueRequest], answers: int) -> None:
         self.stand.lose(answers)
-        self.attempt(self.pick(which), claims)
+        self.attempt(self.pick(which), requests)
         self.stand.lose(0)
 
-    @rule(which=WHICH, claims=GROUPS, cuts=st.integers(1, 2))
-    def issue_and_crash_in_the_middle(self, which: int, claims: list[Claim], cuts: int) -> None:
+    @rule(which=WHICH, requests=GROUPS, cuts=st.integers(1, 2))
+    def issue_and_crash_in_the_middle(self, which: int, requests: list[IssueRequest], cuts: int) -> None:
         coupon_id = self.pick(which)
         self.stand.stranger.execute("SELECT FROM coupon_stock WHERE coupon_id = %s FOR UPDATE", [coupon_id])
         try:
-            future = self.stand.executor.submit(self.stand.issue, coupon_id, claims)
+            future = self.stand.executor.submit(self.stand.issue, coupon_id, requests)
             for _ in range(cuts):
                 self.stand.cut_in_the_middle(future)
         finally:
             self.stand.stranger.rollback()
-        self.settle(coupon_id, claims, lambda: future.result(60))
+        self.settle(coupon_id, requests, lambda: future.result(60))
 
     @rule(which=WHICH)
     def everybody_comes(self, which: int) -> None:
-        self.attempt(self.pick(which), [Claim(user) for user in USERS])
+        self.attempt(self.pick(which), [IssueRequest(user) for user in USERS])
 
     @rule()
     def crash_of_all_connections(self) -> None:
@@ -179,22 +179,24 @@ class Shop(RuleBasedStateMachine):
         assert self.last is not None
         self.attempt(*self.last)
 
-    @rule(claim=CLAIMS)
-    def ask_for_what_is_not_there(self, claim: Claim) -> None:
+    @rule(request=REQUESTS)
+    def ask_for_what_is_not_there(self, request: IssueRequest) -> None:
         with contextlib.suppress(ConnectionLost):
-            assert self.stand.issue(NOWHERE, [claim]) == [("COUPON_NOT_FOUND", None)]
+            assert self.stand.issue(NOWHERE, [request]) == [("COUPON_NOT_FOUND", None)]
 
-    def attempt(self, coupon_id: int, claims: list[Claim]) -> None:
-        self.settle(coupon_id, claims, lambda: self.stand.issue(coupon_id, claims))
+    def attempt(self, coupon_id: int, requests: list[IssueRequest]) -> None:
+        self.settle(coupon_id, requests, lambda: self.stand.issue(coupon_id, requests))
 
-    def settle(self, coupon_id: int, claims: list[Claim], answer: Callable[[], list[tuple[str, str | None]]]) -> None:
-        self.last = coupon_id, claims
+    def settle(
+        self, coupon_id: int, requests: list[IssueRequest], answer: Callable[[], list[tuple[str, str | None]]]
+    ) -> None:
+        self.last = coupon_id, requests
         try:
             answers = answer()
         except ConnectionLost:
-            self.worlds.perhaps_issued(coupon_id, claims)
+            self.worlds.perhaps_issued(coupon_id, requests)
         else:
-            self.worlds.are_told(coupon_id, claims, answers)
+            self.worlds.are_told(coupon_id, requests, answers)
 
     @rule(which=WHICH, pieces=st.integers(1, 5), lost=st.booleans(), later=st.booleans())
     def restock(self, which: int, pieces: int, lost: bool, later: bool) -> None:

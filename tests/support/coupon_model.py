@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from couponapp.issuing.statement import Claim
+from couponapp.issuing.statement import IssueRequest
 
 SHOWN_TO_HOLDERS = ("ISSUED", "REPLAYED", "ALREADY_ISSUED")
 
@@ -56,21 +56,21 @@ class World:
             ),
         )
 
-    def issued(self, coupon_id: int, claims: Sequence[Claim]) -> tuple[list[str], World]:
+    def issued(self, coupon_id: int, requests: Sequence[IssueRequest]) -> tuple[list[str], World]:
         """What each is answered, one after the other, and the world after that."""
         world, answers = self, []
-        for claim in claims:
-            answers.append(world._answer(coupon_id, claim, were_left=self.remaining(coupon_id)))
+        for request in requests:
+            answers.append(world._answer(coupon_id, request, were_left=self.remaining(coupon_id)))
             if answers[-1] == "ISSUED":
-                world = replace(world, held={**world.held, (coupon_id, claim.user_id): Held(claim.key)})
+                world = replace(world, held={**world.held, (coupon_id, request.user_id): Held(request.key)})
         return answers, world
 
-    def _answer(self, coupon_id: int, claim: Claim, *, were_left: int) -> str:
-        coupon, mine = self.coupons[coupon_id], (coupon_id, claim.user_id)
+    def _answer(self, coupon_id: int, request: IssueRequest, *, were_left: int) -> str:
+        coupon, mine = self.coupons[coupon_id], (coupon_id, request.user_id)
         with_this_key = [
             held_of
             for (held_of, user), held in self.held.items()
-            if claim.key is not None and user == claim.user_id and held.key == claim.key
+            if request.key is not None and user == request.user_id and held.key == request.key
         ]
         if mine in self.held:
             return "REPLAYED" if coupon_id in with_this_key else "ALREADY_ISSUED"
@@ -105,19 +105,21 @@ class Worlds:
         after = [change(world) for world in self._worlds]
         self._worlds = _different([*self._worlds, *after] if perhaps else after)
 
-    def perhaps_issued(self, coupon_id: int, claims: Sequence[Claim]) -> None:
+    def perhaps_issued(self, coupon_id: int, requests: Sequence[IssueRequest]) -> None:
         """The answer was lost for good."""
-        self.become(lambda world: world.issued(coupon_id, claims)[1], perhaps=True)
+        self.become(lambda world: world.issued(coupon_id, requests)[1], perhaps=True)
 
-    def are_told(self, coupon_id: int, claims: Sequence[Claim], answers: Sequence[tuple[str, str | None]]) -> None:
-        """These claims were answered so: outcome, and the code that is shown; fails where that fits no world."""
-        expected = [world.issued(coupon_id, claims)[0] for world in self._worlds]
+    def are_told(
+        self, coupon_id: int, requests: Sequence[IssueRequest], answers: Sequence[tuple[str, str | None]]
+    ) -> None:
+        """These requests were answered so: outcome, and the code that is shown; fails where that fits no world."""
+        expected = [world.issued(coupon_id, requests)[0] for world in self._worlds]
         fitting: list[World | None] = []
         for world in self._worlds:
-            outcomes, after = world.issued(coupon_id, claims)
+            outcomes, after = world.issued(coupon_id, requests)
             if outcomes == [outcome for outcome, _ in answers]:
-                fitting.append(_learned(after, coupon_id, claims, answers))
-        self._keep(fitting, f"{claims} were answered {answers}, expected one of {expected}")
+                fitting.append(_learned(after, coupon_id, requests, answers))
+        self._keep(fitting, f"{requests} were answered {answers}, expected one of {expected}")
 
     def are_seen(self, fits: Callable[[World], World | None], what: str) -> None:
         """Something was looked at; fails where it fits no world."""
@@ -140,12 +142,12 @@ class Worlds:
 
 
 def _learned(
-    world: World, coupon_id: int, claims: Sequence[Claim], answers: Sequence[tuple[str, str | None]]
+    world: World, coupon_id: int, requests: Sequence[IssueRequest], answers: Sequence[tuple[str, str | None]]
 ) -> World | None:
     known: World | None = world
-    for claim, (outcome, code) in zip(claims, answers, strict=True):
+    for request, (outcome, code) in zip(requests, answers, strict=True):
         if known is not None and outcome in SHOWN_TO_HOLDERS:
-            known = known.shown(coupon_id, claim.user_id, code) if code else None
+            known = known.shown(coupon_id, request.user_id, code) if code else None
     return known
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from loadtest.driver.generator import Result
 from loadtest.driver.usage import Sample, Used
 from loadtest.load import record
-from loadtest.load.ledger import Books
+from loadtest.load.ledger import Ledger
 from loadtest.load.promises import judge
 from loadtest.load.record import Run
 from loadtest.load.scenarios import ISSUE, SCENARIOS, Promises
@@ -45,9 +45,9 @@ def good_results() -> list[Result]:
     return issued + [answer(number, "SOLD_OUT", 409) for number in range(100, 10 * SECONDS)]
 
 
-def good_books() -> Books:
+def good_ledger() -> Ledger:
     owners = {f"user-{number}": f"code-{number}" for number in range(100)}
-    return Books(100, 100, 0, [], owners, early=0, slowest_notification_s=3.0)
+    return Ledger(100, 100, 0, [], owners, early=0, slowest_notification_s=3.0)
 
 
 def samples(last_bytes: int = 200_000_000, *, web_percent: float = 50.0, machine: float = 40.0) -> list[Sample]:
@@ -58,8 +58,8 @@ def samples(last_bytes: int = 200_000_000, *, web_percent: float = 50.0, machine
 def good_record() -> dict[str, Any]:
     run = Run(STRICT, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), CONFIGURATION, record.machine())
     sent = Sent([good_results()[::2], good_results()[1::2]])
-    checks = judge(STRICT, sent.results, good_books(), samples())
-    return record.compose(run, sent, samples(), good_books(), checks)
+    checks = judge(STRICT, sent.results, good_ledger(), samples())
+    return record.compose(run, sent, samples(), good_ledger(), checks)
 
 
 CONFIGURATION = {

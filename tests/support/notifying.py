@@ -14,7 +14,7 @@ from rq.job import Job
 from couponapp.errors import ChannelFailed
 from couponapp.issuing.statement import issue
 from couponapp.notifying import jobs
-from couponapp.notifying.outbox import Notice
+from couponapp.notifying.outbox import Notification
 from couponapp.storage.pool import Pool, Row
 
 # As if the time had passed: leases, and the pauses after failures.
@@ -27,7 +27,7 @@ def issue_to(pool: Pool, coupon_id: int, *users: str) -> list[int]:
     return [attempt.issuance.id for attempt in attempts if attempt.issuance]
 
 
-def work(delivery: jobs.Delivery, redis: Redis) -> None:
+def work(delivery: jobs.ChannelSender, redis: Redis) -> None:
     """Do all that is queued for the channel, as RQ's worker does, which takes a second to end."""
     jobs.configure(delivery)
     queue = Queue(jobs.queue_name(delivery.channel.name), connection=redis)
@@ -68,13 +68,13 @@ class ScriptedChannel:
         """Its next tries end like this."""
         self.fails[user].extend(errors)
 
-    def send(self, notice: Notice) -> None:
+    def send(self, notification: Notification) -> None:
         self.before()
         with self._lock:
-            self.asked.append(notice.user_id)
-            if self.fails[notice.user_id]:
-                raise self.fails[notice.user_id].pop(0)
-            self.sent[notice.user_id] += 1
+            self.asked.append(notification.user_id)
+            if self.fails[notification.user_id]:
+                raise self.fails[notification.user_id].pop(0)
+            self.sent[notification.user_id] += 1
 
 
 def temporary(count: int = 1) -> Sequence[ChannelFailed]:

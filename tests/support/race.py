@@ -11,7 +11,7 @@ from typing import LiteralString
 import psycopg
 
 from couponapp.errors import CouponAppError
-from couponapp.issuing.statement import ISSUE, Attempt, Claim, Outcome, issue_together
+from couponapp.issuing.statement import ISSUE, IssueRequest, IssueResult, Outcome, issue_batch
 from couponapp.operating.verify import verify
 from couponapp.storage.pool import Pool
 from tests.support.servers import wait_until
@@ -30,7 +30,7 @@ class Told:
     """What one call was told: an attempt, or the error instead."""
 
     user: str
-    attempt: Attempt | None
+    attempt: IssueResult | None
     error: str = ""
 
 
@@ -50,9 +50,9 @@ def race(
     """
 
     def call(users: Sequence[str]) -> list[Told]:
-        claims = [Claim(user) for user in users]
+        requests = [IssueRequest(user) for user in users]
         try:
-            attempts = issue_together(pool, coupon_id, claims, statement=statement)
+            attempts = issue_batch(pool, coupon_id, requests, statement=statement)
         except CouponAppError as error:
             return [Told(user, None, f"{type(error).__name__}: {error}") for user in users]
         return [Told(user, attempt) for user, attempt in zip(users, attempts, strict=True)]

@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 
 from couponapp.config import settings
-from couponapp.guards.rate_limits import RateLimits, Rates
+from couponapp.guards.rate_limits import LimitRates, RateLimits
 from couponapp.issuing.catalogue import Catalogue
 from couponapp.storage import pool
 from couponapp.storage.pool import Timeouts
@@ -41,7 +41,7 @@ def without_pools_of_their_own(parts: Parts) -> Parts:
 
 def without_short_redis_time_outs(parts: Parts) -> Parts:
     """Redis may take five seconds, as with Flask-Limiter's own settings."""
-    rates = Rates(config.limit_user, config.limit_global)
+    rates = LimitRates(config.limit_user, config.limit_global)
     limits = RateLimits(
         lambda timeout_s: connect(config.redis_url, timeout_s=timeout_s),
         scope="issue",
@@ -53,7 +53,7 @@ def without_short_redis_time_outs(parts: Parts) -> Parts:
 
 def without_a_look_at_sessions() -> None:
     """Every connection is taken as it is."""
-    pool.Pool._examine = lambda self, connection: None  # type: ignore[method-assign]
+    pool.Pool._verify_session = lambda self, connection: None  # type: ignore[method-assign]
 
 
 config = settings.load()

@@ -165,7 +165,7 @@ def test_a_first_read_is_not_waited_for_without_a_bound(clock: Clock, source: So
         with pytest.raises(Unavailable):
             cache.get("a")
     source.gate.set()
-    wait_until(lambda: not cache._flights, timeout_s=5, what="the read has landed")
+    wait_until(lambda: not cache._fetches, timeout_s=5, what="the read has landed")
     assert cache.get("a") == "a-1"
     assert source.reads == 1
 

@@ -9,19 +9,19 @@ import pytest
 from loadtest.driver.generator import Result
 from loadtest.driver.usage import Sample
 from loadtest.load import bottleneck
-from loadtest.load.ledger import Books
+from loadtest.load.ledger import Ledger
 from loadtest.load.promises import judge
 from loadtest.load.scenarios import BOT, Promises, Scenario
-from tests.support.loadrun import STRICT, good_books, good_results, samples
+from tests.support.loadrun import STRICT, good_ledger, good_results, samples
 
 
 def broken(
     results: list[Result] | None = None,
-    books: Books | None = None,
+    ledger: Ledger | None = None,
     seen: list[Sample] | None = None,
     scenario: Scenario = STRICT,
 ) -> set[str]:
-    checks = judge(scenario, results or good_results(), books or good_books(), seen or samples())
+    checks = judge(scenario, results or good_results(), ledger or good_ledger(), seen or samples())
     return {check.name for check in checks if not check.kept}
 
 
@@ -86,7 +86,7 @@ def test_each_wrong_answer_breaks_its_promise(name: str, results: list[Result]) 
     ],
 )
 def test_each_wrong_entry_in_the_books_breaks_its_promise(name: str, change: dict[str, object]) -> None:
-    wrong = broken(books=replace(good_books(), **change))  # type: ignore[arg-type]  # likewise
+    wrong = broken(ledger=replace(good_ledger(), **change))  # type: ignore[arg-type]  # likewise
     assert wrong - {"history"} == {name}
 
 
@@ -105,13 +105,13 @@ def test_memory_that_grows_is_told() -> None:
 
 def test_a_promise_that_a_scenario_does_not_make_is_not_judged() -> None:
     lenient = replace(STRICT, promises=Promises(no_5xx=False, notified_s=None))
-    assert broken(late_collapse(), replace(good_books(), waiting=9), samples(260_000_000), lenient) == set()
+    assert broken(late_collapse(), replace(good_ledger(), waiting=9), samples(260_000_000), lenient) == set()
     assert "errors" in broken(with_answer(200, code="INTERNAL_ERROR", status=500), scenario=lenient)
 
 
 def test_sold_out_may_not_be_said_while_pieces_are_left_whatever_is_promised() -> None:
     lenient = replace(STRICT, promises=Promises())
-    assert broken(books=replace(good_books(), issued=99), scenario=lenient) == {"exactly the stock"}
+    assert broken(ledger=replace(good_ledger(), issued=99), scenario=lenient) == {"exactly the stock"}
 
 
 def test_a_bot_may_be_refused_and_may_be_slow_without_breaking_what_is_promised_to_others() -> None:

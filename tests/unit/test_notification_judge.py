@@ -10,7 +10,7 @@ import pytest
 from loadtest.driver.generator import Result
 from loadtest.faults.notifying import Course, broken_promises, seen
 from loadtest.faults.on_notifications import FAULTS
-from loadtest.testbed.webhook_receiver import Shop
+from loadtest.testbed.webhook_receiver import WebhookReceiver
 
 KILLED = next(fault for fault in FAULTS if "channel killed" in fault.name)
 REFUSED = next(fault for fault in FAULTS if "410" in fault.name)
@@ -19,8 +19,8 @@ KEYS = frozenset(f"issuance_issued_{number}" for number in range(1, 5))
 DEAD = {"issuance_id": 4, "reason": "answered 410 (permanent)"}
 
 
-def shop(*accepted: int, failed: int = 0) -> Shop:
-    made = Shop()
+def shop(*accepted: int, failed: int = 0) -> WebhookReceiver:
+    made = WebhookReceiver()
     made.accepted = Counter(f"issuance_issued_{number}" for number in accepted)
     made.failed = failed
     return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from couponapp.notifying.outbox import Notice
+from couponapp.notifying.outbox import Notification
 
 
 class Channel(Protocol):
@@ -15,7 +15,7 @@ class Channel(Protocol):
 
     name: str
 
-    def send(self, notice: Notice) -> None:
+    def send(self, notification: Notification) -> None:
         """Accept the message for good.
 
         Raises:

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify
 
 from couponapp import __version__
 from couponapp.web.inputs import DEFAULT_PAGE, MAX_ID, MAX_PAGE
-from couponapp.web.responses import ANSWERS
+from couponapp.web.responses import RESPONSES
 
 openapi = Blueprint("openapi", __name__)
 
@@ -92,7 +92,7 @@ def _path_id(name: str) -> Schema:
 
 def _answer_body(code: str, data: Schema) -> Schema:
     return _object(
-        success={"const": ANSWERS[code].status < 400}, code={"const": code}, message={"type": "string"}, data=data
+        success={"const": RESPONSES[code].status < 400}, code={"const": code}, message={"type": "string"}, data=data
     )
 
 
@@ -112,7 +112,7 @@ def _operation(
         everywhere["UNAUTHENTICATED"] = _NOTHING
     by_status: dict[int, list[Schema]] = {}
     for code, data in {**answers, **everywhere}.items():
-        by_status.setdefault(ANSWERS[code].status, []).append(_answer_body(code, data))
+        by_status.setdefault(RESPONSES[code].status, []).append(_answer_body(code, data))
     all_headers = {
         401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
         503: {"Retry-After": {"schema": {"type": "integer"}}},

@@ -10,7 +10,7 @@ from couponapp.errors import CouponNotFound, NotFound
 from couponapp.issuing import issuances
 from couponapp.issuing.catalogue import Coupon
 from couponapp.issuing.issuances import Issuance
-from couponapp.issuing.statement import Attempt, Outcome
+from couponapp.issuing.statement import IssueResult, Outcome
 from couponapp.web import holdings, inputs
 from couponapp.web.attempt import attempt_to_issue
 from couponapp.web.parts import parts
@@ -32,7 +32,7 @@ def issue_coupon(coupon_id: str) -> Response:
     )
 
 
-def answer_attempt(attempt: Attempt) -> Response:
+def answer_attempt(attempt: IssueResult) -> Response:
     """One outcome as HTTP."""
     data = issuance_json(attempt.issuance) if attempt.issuance else None
     if attempt.outcome in (Outcome.ISSUED, Outcome.REPLAYED):

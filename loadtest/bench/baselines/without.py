@@ -17,21 +17,21 @@ from flask import Flask
 from couponapp.auth import tokens
 from couponapp.config import settings
 from couponapp.config.settings import Settings
-from couponapp.guards.batcher import Bulkhead
+from couponapp.guards.batcher import Batcher
 from couponapp.guards.circuit_breaker import Call, CircuitBreaker
 from couponapp.guards.deadline import Deadline
-from couponapp.guards.overload import Backlog
+from couponapp.guards.overload import OverloadGuard
 from couponapp.guards.rate_limits import RateLimits
 from couponapp.issuing.catalogue import Catalogue, Coupon
 from couponapp.issuing.sold_out import SoldOut
-from couponapp.issuing.statement import Attempt, Claim, issue_together
+from couponapp.issuing.statement import IssueRequest, IssueResult, issue_batch
 from couponapp.storage.pool import Connection, Pool, Timeouts
 from couponapp.web.app import MAX_TOGETHER, RESERVE, create_app
 from couponapp.web.identity import Identity
 from couponapp.web.parts import EXTENSION, Parts
 
 PREFIX = "/~"
-Asked = tuple[int, Claim]
+Hit = tuple[int, IssueRequest]
 
 
 class NoLimits(RateLimits):
@@ -44,7 +44,7 @@ class NoLimits(RateLimits):
         """Do nothing."""
 
 
-class NoBacklog(Backlog):
+class NoBacklog(OverloadGuard):
     """Refuses nobody, however long they have waited."""
 
     def check(self) -> None:
@@ -60,17 +60,17 @@ class NoBreaker(CircuitBreaker):
         yield Call(0, self._clock)
 
 
-class NoPlaces(Bulkhead[Asked, Attempt]):
+class NoPlaces(Batcher[Hit, IssueResult]):
     """Whoever comes goes on at once, alone, and waits for a connection like anybody else."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    def ask(self, question: Asked, deadline: Deadline, *, begins: Callable[[], None] = lambda: None) -> Attempt:
+    def ask(self, question: Hit, deadline: Deadline, *, begins: Callable[[], None] = lambda: None) -> IssueResult:
         """Answer without a place."""
         begins()
         coupon_id, claim = question
-        return issue_together(self._pool, coupon_id, [claim], deadline=deadline)[0]
+        return issue_batch(self._pool, coupon_id, [claim], deadline=deadline)[0]
 
 
 class NoCache(Catalogue):
@@ -89,7 +89,7 @@ class NoMemory(SoldOut):
         return False
 
 
-class Forgetting(tokens.Remembering):
+class Forgetting(tokens.CachingVerifier):
     """Verifies a token each time it comes."""
 
     def __init__(self, verifier: tokens.Verifier) -> None:
@@ -115,7 +115,7 @@ class Unwatched(Pool):
             pool.putconn(connection)
 
 
-def places(pool: Pool, config: Settings, max_group: int) -> Bulkhead[Asked, Attempt]:
+def places(pool: Pool, config: Settings, max_group: int) -> Batcher[Hit, IssueResult]:
     """Places as the service has them.
 
     Args:
@@ -124,10 +124,10 @@ def places(pool: Pool, config: Settings, max_group: int) -> Bulkhead[Asked, Atte
         max_group: how many users may share a statement.
     """
 
-    def serve(asked: Sequence[Asked], timeout_s: float) -> list[Attempt]:
-        return issue_together(pool, asked[0][0], [claim for _, claim in asked], deadline=Deadline(timeout_s))
+    def serve(asked: Sequence[Hit], timeout_s: float) -> list[IssueResult]:
+        return issue_batch(pool, asked[0][0], [claim for _, claim in asked], deadline=Deadline(timeout_s))
 
-    return Bulkhead(
+    return Batcher(
         serve,
         places=config.pool_issue,
         max_waiting=config.queue_issue,
@@ -147,7 +147,7 @@ def taken_away(whole: Parts) -> dict[str, Parts]:
     config, pool = whole.settings, whole.issue_pool
     timeouts = Timeouts.within(config.deadline_ms)
     unwatched = Unwatched(config.database_url, name="unwatched", max_size=config.pool_issue, timeouts=timeouts)
-    claims = tokens.Claims(audience=config.jwt_audience, issuer=config.jwt_issuer)
+    claims = tokens.ExpectedClaims(audience=config.jwt_audience, issuer=config.jwt_issuer)
     forgetting = Forgetting(tokens.SecretVerifier(config.jwt_secret, claims))
     no_limits, no_cache, no_backlog = NoLimits(), NoCache(whole.read_pool), NoBacklog(target_s=0, patience_s=0)
     no_breaker = NoBreaker("none", is_failure=whole.breaker.is_system_error)

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from couponapp.config.parsers import EMAIL
 from couponapp.errors import ChannelFailed
 from couponapp.notifying.messages import render
-from couponapp.notifying.outbox import Notice
+from couponapp.notifying.outbox import Notification
 from couponapp.storage.watchdog import Watchdog
 
 MAX_ADDRESS = 254
@@ -85,16 +85,16 @@ class EmailChannel:
         self._tls = tls or ssl.create_default_context()
         self._own = threading.local()
 
-    def send(self, notice: Notice) -> None:
+    def send(self, notification: Notification) -> None:
         """Hand the mail in.
 
         Raises:
             ChannelFailed: the holder has no address, or the server does not accept the mail.
         """
-        recipient = self._recipient.replace("{user_id}", notice.user_id)
+        recipient = self._recipient.replace("{user_id}", notification.user_id)
         if not EMAIL.fullmatch(recipient) or len(recipient) > MAX_ADDRESS:
             raise ChannelFailed("the holder has no e-mail address", permanent=True)
-        mail = self._mail(notice, recipient)
+        mail = self._mail(notification, recipient)
         session = self._session()
         watch = _watchdog.watch(session, self._timeout_s)
         try:
@@ -106,16 +106,16 @@ class EmailChannel:
         finally:
             watch.stop()
 
-    def _mail(self, notice: Notice, recipient: str) -> EmailMessage:
-        message = render(notice, self._time_zone)
+    def _mail(self, notification: Notification, recipient: str) -> EmailMessage:
+        message = render(notification, self._time_zone)
         mail = EmailMessage(SMTP_POLICY)
         domain = self._sender.rpartition("@")[2]
         mail["From"] = Address(addr_spec=self._sender)
         mail["To"] = Address(addr_spec=recipient)
         mail["Subject"] = " ".join(message.subject.split())
-        mail["Date"] = formatdate(notice.created_at.timestamp())
+        mail["Date"] = formatdate(notification.created_at.timestamp())
         # The same for every try: a mailbox that knows it already can drop the second one.
-        mail["Message-ID"] = f"<{notice.key}@{domain}>"
+        mail["Message-ID"] = f"<{notification.key}@{domain}>"
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office notices, please
         mail.set_content(message.text, cte="base64")
         mail.add_alternative(message.html, subtype="html", cte="base64")

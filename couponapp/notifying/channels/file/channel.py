@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from couponapp.errors import ChannelFailed
 from couponapp.notifying.messages import render_file
-from couponapp.notifying.outbox import Notice
+from couponapp.notifying.outbox import Notification
 
 
 class FileChannel:
@@ -20,18 +20,18 @@ class FileChannel:
         self._directory = directory
         self._time_zone = time_zone
 
-    def send(self, notice: Notice) -> None:
+    def send(self, notification: Notification) -> None:
         """Write the message; a repeat finds the file and leaves it as it is.
 
         Raises:
             ChannelFailed: the file cannot be written now.
         """
         # The kind is one of ours and the id a number: nothing of the user's gets into the name.
-        path = self._directory / f"{notice.kind}-{notice.issuance_id}.txt"
+        path = self._directory / f"{notification.kind}-{notification.issuance_id}.txt"
         draft = path.with_suffix(f".{os.getpid()}.draft")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            draft.write_text(render_file(notice, self._time_zone), encoding="utf-8")
+            draft.write_text(render_file(notification, self._time_zone), encoding="utf-8")
             try:
                 os.link(draft, path)  # whole or not at all, and never over an earlier one
             except FileExistsError:

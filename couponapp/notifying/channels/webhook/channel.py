@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 from couponapp.errors import ChannelFailed
 from couponapp.notifying.channels.webhook.addresses import connect
 from couponapp.notifying.channels.webhook.answers import NoAnswer, read_answer
-from couponapp.notifying.events import event
-from couponapp.notifying.outbox import Notice
+from couponapp.notifying.outbox import Notification
+from couponapp.notifying.payload import event
 from couponapp.storage.watchdog import Watchdog
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  # what a secret begins with
@@ -93,26 +93,26 @@ class WebhookChannel:
         self._private = private
         self._own = threading.local()
 
-    def send(self, notice: Notice) -> None:
+    def send(self, notification: Notification) -> None:
         """Post the event.
 
         Raises:
             ChannelFailed: the answer is not a 2xx, or does not come in time.
         """
-        status, retry_after = self._post(self._request(notice))
+        status, retry_after = self._post(self._request(notification))
         if 200 <= status < 300:
             return
         patience_s = _seconds(retry_after) if status in ASKS_FOR_PATIENCE else None
         raise ChannelFailed(f"answered {status}", permanent=status in PERMANENT, retry_after_s=patience_s)
 
-    def _request(self, notice: Notice) -> bytes:
+    def _request(self, notification: Notification) -> bytes:
         """Head and body in one piece: two writes would be two packets, and cost twice."""
-        body, sent_at = event(notice), int(time.time())
+        body, sent_at = event(notification), int(time.time())
         head = (
             f"{self._head}Content-Length: {len(body)}\r\n"
-            f"webhook-id: {notice.key}\r\n"
+            f"webhook-id: {notification.key}\r\n"
             f"webhook-timestamp: {sent_at}\r\n"
-            f"webhook-signature: {sign(self._secrets, notice.key, sent_at, body)}\r\n\r\n"
+            f"webhook-signature: {sign(self._secrets, notification.key, sent_at, body)}\r\n\r\n"
         )
         return head.encode("ascii") + body
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from couponapp.errors import Overloaded
-from couponapp.guards.overload import Backlog
+from couponapp.guards.overload import OverloadGuard
 
 # Sums of binary fractions are exact.
 TARGET_S, PATIENCE_S, EACH_S = 4 / 16, 2.0, 1 / 16
@@ -18,7 +18,7 @@ class Loop:
 
     def __init__(self, *, target_s: float = TARGET_S, told: bool = True) -> None:
         self.now_s = 100.0
-        self.backlog = Backlog(target_s=target_s, patience_s=PATIENCE_S, clock=lambda: self.now_s)
+        self.backlog = OverloadGuard(target_s=target_s, patience_s=PATIENCE_S, clock=lambda: self.now_s)
         self._told = told
 
     def round(self, requests: int) -> list[bool]:

@@ -18,7 +18,7 @@ from couponapp.notifying.retry_policy import MAX_CRASHES, MAX_DELAY_S
 from couponapp.operating.verify import verify
 from couponapp.storage.pool import Pool
 from tests.support.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
-from tests.support.pgrelay import PgRelay
+from tests.support.postgres_proxy import PostgresProxy
 from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
@@ -36,7 +36,7 @@ def step(pool: Pool, redis: Redis, channel: ScriptedChannel) -> Callable[..., No
 
     def run(**policy: int) -> None:
         Relay(pool, redis, lease_s=60).hand_over()
-        work(jobs.Delivery(pool, channel, policy=Policy(**policy)), redis)
+        work(jobs.ChannelSender(pool, channel, policy=Policy(**policy)), redis)
 
     return run
 
@@ -178,7 +178,7 @@ def test_messages_that_were_not_tried_after_all_have_lost_no_try(
 ) -> None:
     issue_to(pool, new_coupon(), "kim", "lee", "park")
     Relay(pool, redis, lease_s=60).hand_over()
-    delivery = jobs.Delivery(pool, channel)
+    delivery = jobs.ChannelSender(pool, channel)
     delivery.stop.set()
     work(delivery, redis)
     assert [(row["tries"], row["due_in_s"] <= 0) for row in deliveries(pool)] == [(0, True)] * 3
@@ -192,7 +192,7 @@ def test_what_a_job_did_not_come_to_is_given_back_unless_it_is_somebody_elses_by
     issue_to(pool, new_coupon(total=1_000), *users)
     Relay(pool, redis, lease_s=60).hand_over()
     last = deliveries(pool)[-1]["outbox_id"]
-    delivery = jobs.Delivery(pool, channel, policy=Policy(concurrency=1))
+    delivery = jobs.ChannelSender(pool, channel, policy=Policy(concurrency=1))
 
     def meanwhile() -> None:
         """Another lease takes the last message, and this process is asked to end."""
@@ -215,7 +215,7 @@ def test_a_job_claims_only_what_it_is_about_to_send(
     Relay(pool, redis, lease_s=60).hand_over()
     ahead: list[int] = []
     channel.before = lambda: ahead.append(count(pool, "tries > 0") - len(channel.asked))
-    work(jobs.Delivery(pool, channel, policy=Policy(concurrency=1)), redis)
+    work(jobs.ChannelSender(pool, channel, policy=Policy(concurrency=1)), redis)
     assert len(ahead) == 3 * CLAIM_BATCH
     assert max(ahead) == CLAIM_BATCH
 
@@ -225,7 +225,7 @@ def test_a_job_whose_lease_is_nearly_over_begins_nothing(
 ) -> None:
     issue_to(pool, new_coupon(), "kim")
     Relay(pool, redis, lease_s=60).hand_over()
-    work(jobs.Delivery(pool, channel, policy=Policy(timeout_s=61.0)), redis)
+    work(jobs.ChannelSender(pool, channel, policy=Policy(timeout_s=61.0)), redis)
     assert channel.asked == []
 
 
@@ -238,7 +238,7 @@ def test_a_job_that_comes_before_its_lease_is_committed_waits_for_it(
     with ThreadPoolExecutor(1) as executor:
         with pool.connection() as connection, connection.transaction():
             (outbox_id,) = table.lease(connection, "file", limit=10, lease_s=60).sound
-            job = executor.submit(jobs.Delivery(pool, channel).deliver, [outbox_id])
+            job = executor.submit(jobs.ChannelSender(pool, channel).deliver, [outbox_id])
             blocked = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
             wait_until(lambda: pool.fetch_all(blocked) or job.done(), timeout_s=20, what="the job waits")
             assert not job.done()
@@ -248,13 +248,13 @@ def test_a_job_that_comes_before_its_lease_is_committed_waits_for_it(
 
 def test_a_job_that_loses_postgresql_in_the_middle_ends_and_nothing_is_lost(
     pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel, redis: Redis,
-    make_pool: Callable[..., Pool], relay: PgRelay, database_url: str,
+    make_pool: Callable[..., Pool], relay: PostgresProxy, database_url: str,
 ) -> None:  # fmt: skip
     users = [f"user-{number}" for number in range(3 * CLAIM_BATCH)]
     issue_to(pool, new_coupon(total=1_000), *users)
     Relay(pool, redis, lease_s=60).hand_over()
     ids = [row["outbox_id"] for row in deliveries(pool)]
-    delivery = jobs.Delivery(make_pool(relay.url, deadline_ms=2_000), channel)
+    delivery = jobs.ChannelSender(make_pool(relay.url, deadline_ms=2_000), channel)
 
     def away_from_the_next_claim_on() -> None:
         relay.loses = lambda: len(channel.asked) >= CLAIM_BATCH - 1
@@ -267,7 +267,7 @@ def test_a_job_that_loses_postgresql_in_the_middle_ends_and_nothing_is_lost(
     for _ in range(2):  # alone and together: those that were sent, and not noted, are suspected
         pool.execute(TIME_PASSES)
         Relay(pool, redis, lease_s=60).hand_over()
-        work(jobs.Delivery(pool, channel), redis)
+        work(jobs.ChannelSender(pool, channel), redis)
     assert set(channel.sent) == set(users)
     assert not count(pool, "sent_at IS NULL")
 
@@ -285,12 +285,12 @@ def test_each_channel_has_a_fate_of_its_own_and_the_last_one_makes_the_message_s
     relay = Relay(pool, redis, lease_s=60, channels=("file", "other"))
     assert relay.hand_over() == 2
     for channel in (first, second):
-        work(jobs.Delivery(pool, channel), redis)
+        work(jobs.ChannelSender(pool, channel), redis)
     assert [(row["channel"], row["sent_at"] is None) for row in deliveries(pool)] == [("file", False), ("other", True)]
     assert verify(pool, coupon_id).coupons[0]["notified"] == 0
     pool.execute(TIME_PASSES)
     assert relay.hand_over() == 1
-    work(jobs.Delivery(pool, second), redis)
+    work(jobs.ChannelSender(pool, second), redis)
     assert verify(pool, coupon_id).coupons[0]["notified"] == 1
     assert (first.sent, second.sent) == ({"kim": 1}, {"kim": 1})
 

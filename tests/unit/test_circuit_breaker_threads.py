@@ -73,7 +73,7 @@ class Storm:
             thread.result()
         assert self.done >= CALLS
         assert min(self.states[state] for state in STATES) >= 5
-        assert max(self.most_inside[generation] for generation in self.half_open) <= RULES.half_open_calls
+        assert max(self.most_inside[state_version] for state_version in self.half_open) <= RULES.half_open_calls
 
     def _thread(self, seed: int, start: threading.Barrier) -> None:
         start.wait()
@@ -107,12 +107,14 @@ class Storm:
         bad = self.done // SPELL % 2 == 0
         with suppress(Down, OurFault), self.breaker.calling() as call:
             with self._lock:
-                self.inside[call.generation] += 1
-                self.most_inside[call.generation] = max(self.most_inside[call.generation], self.inside[call.generation])
+                self.inside[call.state_version] += 1
+                self.most_inside[call.state_version] = max(
+                    self.most_inside[call.state_version], self.inside[call.state_version]
+                )
             time.sleep(0)
             call.begin()
             with self._lock:
-                self.inside[call.generation] -= 1
+                self.inside[call.state_version] -= 1
             if chance.random() < (0.8 if bad else 0.05):
                 raise Down
             if chance.random() < 0.1:
@@ -131,7 +133,7 @@ class _Generations(pybreaker.CircuitBreakerListener):
     ) -> None:
         self._storm.states[new_state.name] += 1
         if new_state.name == pybreaker.STATE_HALF_OPEN:
-            self._storm.half_open.add(cb._generation)
+            self._storm.half_open.add(cb._state_version)
 
 
 @pytest.mark.parametrize("forces", [False, True])

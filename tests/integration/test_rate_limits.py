@@ -16,10 +16,10 @@ from redis import Redis
 
 from couponapp.errors import TooManyRequests
 from couponapp.guards import counters, strategy
-from couponapp.guards.rate_limits import REDIS_TIMEOUT_S, RateLimits, Rates, headers_of
+from couponapp.guards.rate_limits import REDIS_TIMEOUT_S, LimitRates, RateLimits, headers_of
 from couponapp.local.postgres import free_port
 from couponapp.local.valkey import EmbeddedValkey
-from loadtest.testbed.relay import relay_to
+from loadtest.testbed.tcp_proxy import relay_to
 from tests.support.servers import wait_until
 
 MANY = "1000000/minute"
@@ -30,7 +30,7 @@ PATIENT_S = 10.0
 class Process:
     """The limits as one process has them."""
 
-    def __init__(self, redis_url: str, rates: Rates, *, processes: int = 1, timeout_s: float = PATIENT_S) -> None:
+    def __init__(self, redis_url: str, rates: LimitRates, *, processes: int = 1, timeout_s: float = PATIENT_S) -> None:
         self.rates = rates
         self._app = Flask("limits")
         self._limits = RateLimits(
@@ -53,7 +53,7 @@ class Process:
                 self._limits.check(user, address)
             except TooManyRequests as refusal:
                 told = {"passes": "no", "Retry-After": str(refusal.retry_after_s)}
-            seen = strategy.standing()
+            seen = strategy.rate_limit_status()
             return told | (headers_of(seen) if seen else {})
 
 
@@ -76,14 +76,14 @@ def counts_in_redis() -> bool:
 
 
 def test_the_limit_is_exact_with_many_threads_in_several_processes(redis_url: str) -> None:
-    processes = [Process(redis_url, Rates("50/minute", MANY)) for _ in range(3)]
+    processes = [Process(redis_url, LimitRates("50/minute", MANY)) for _ in range(3)]
     with ThreadPoolExecutor(32) as executor:
         passed = list(executor.map(lambda n: processes[n % 3].passes("kim"), range(300)))
     assert passed.count(True) == 50
 
 
 def test_a_user_over_his_own_limit_uses_up_nobody_elses(redis_url: str) -> None:
-    process = Process(redis_url, Rates("2/minute", "4/minute"))
+    process = Process(redis_url, LimitRates("2/minute", "4/minute"))
     assert [process.passes("kim") for _ in range(20)] == [True, True] + [False] * 18
     assert [process.passes("lee"), process.passes("lee")] == [True, True]
     assert not process.passes("park")  # now the limit of all is used up, by those who passed
@@ -107,7 +107,7 @@ def test_the_stock_strategy_lets_one_user_use_up_the_limit_of_all(redis_url: str
 
 def test_many_requests_of_one_moment_are_judged_one_after_the_other(redis_url: str, redis: Redis) -> None:
     # What comes together shares round trips; within one of them nobody passes twice.
-    process = Process(redis_url, Rates("1/minute", "20/minute"))
+    process = Process(redis_url, LimitRates("1/minute", "20/minute"))
     process.passes("the first one loads the script")
     redis.flushdb()
     before = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
@@ -118,21 +118,21 @@ def test_many_requests_of_one_moment_are_judged_one_after_the_other(redis_url: s
 
 
 def test_an_address_has_a_limit_of_its_own_where_one_is_set(redis_url: str) -> None:
-    process = Process(redis_url, Rates(MANY, MANY, per_address="2/minute"))
+    process = Process(redis_url, LimitRates(MANY, MANY, address_rate="2/minute"))
     assert [process.passes(f"user-{n}", "192.0.2.7") for n in range(3)] == [True, True, False]
     assert process.passes("user-3", "192.0.2.8")
-    process.rates = Rates(MANY, MANY)
+    process.rates = LimitRates(MANY, MANY)
     assert process.passes("user-4", "192.0.2.7")
 
 
 def test_the_process_limit_is_not_used_up_by_those_who_are_refused_elsewhere(redis_url: str) -> None:
-    process = Process(redis_url, Rates("1/minute", MANY, "2/minute"))
+    process = Process(redis_url, LimitRates("1/minute", MANY, "2/minute"))
     assert [process.passes("kim") for _ in range(5)] == [True, False, False, False, False]
     assert [process.passes("lee"), process.passes("park")] == [True, False]
 
 
 def test_all_limits_cost_one_round_trip(redis_url: str, redis: Redis) -> None:
-    process = Process(redis_url, Rates(MANY, MANY, per_address=MANY))
+    process = Process(redis_url, LimitRates(MANY, MANY, address_rate=MANY))
     process.passes("kim")  # loads the script
     before = redis.info("commandstats")
     assert process.passes("kim")
@@ -149,7 +149,7 @@ def test_all_limits_cost_one_round_trip(redis_url: str, redis: Redis) -> None:
 
 
 def test_a_flushed_redis_counts_anew_without_an_error(redis_url: str, redis: Redis) -> None:
-    process = Process(redis_url, Rates("1/minute", MANY))
+    process = Process(redis_url, LimitRates("1/minute", MANY))
     assert [process.passes("kim"), process.passes("kim")] == [True, False]
     redis.flushall()
     redis.script_flush()
@@ -158,14 +158,14 @@ def test_a_flushed_redis_counts_anew_without_an_error(redis_url: str, redis: Red
 
 
 def test_the_numbers_can_change_while_running(redis_url: str) -> None:
-    process = Process(redis_url, Rates("1/minute", MANY))
+    process = Process(redis_url, LimitRates("1/minute", MANY))
     assert [process.passes("kim"), process.passes("kim")] == [True, False]
-    process.rates = Rates("3/minute", MANY)
+    process.rates = LimitRates("3/minute", MANY)
     assert [process.passes("kim") for _ in range(4)] == [True, True, True, False]
 
 
 def test_the_headers_tell_how_one_stands(redis_url: str) -> None:
-    process = Process(redis_url, Rates("2/minute", MANY))
+    process = Process(redis_url, LimitRates("2/minute", MANY))
     first, _, third = process.headers("kim"), process.headers("kim"), process.headers("kim")
     assert (first["RateLimit-Limit"], first["RateLimit-Remaining"]) == ("2", "1")
     assert "Retry-After" not in first
@@ -175,7 +175,7 @@ def test_the_headers_tell_how_one_stands(redis_url: str) -> None:
 
 def test_without_redis_each_process_takes_its_part_of_the_limit_of_all() -> None:
     nobody = f"redis://127.0.0.1:{free_port()}/0"
-    process = Process(nobody, Rates("1/minute", "8/minute"), processes=4)
+    process = Process(nobody, LimitRates("1/minute", "8/minute"), processes=4)
     assert [process.passes(f"user-{n}") for n in range(4)] == [True, True, False, False]
     assert not process.passes("user-0")
 
@@ -184,7 +184,7 @@ def test_50_threads_at_the_moment_redis_freezes_get_no_error_and_redis_is_used_a
     valkey: EmbeddedValkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, counters.__name__)
-    process = Process(valkey.url, Rates(MANY, MANY), timeout_s=REDIS_TIMEOUT_S)
+    process = Process(valkey.url, LimitRates(MANY, MANY), timeout_s=REDIS_TIMEOUT_S)
     wait_until(lambda: process.passes("kim") and counts_in_redis(), timeout_s=30, what="Redis counts")
     caplog.clear()
     signal_to(valkey, signal.SIGSTOP)
@@ -205,7 +205,7 @@ def test_50_threads_at_the_moment_redis_freezes_get_no_error_and_redis_is_used_a
 
 def test_who_asks_while_redis_is_known_to_be_away_does_not_wait_for_it(valkey: EmbeddedValkey) -> None:
     # The service would wait 0.05 s; here each wait is so long that one more of them would show.
-    process = Process(valkey.url, Rates(MANY, MANY), timeout_s=2.0)
+    process = Process(valkey.url, LimitRates(MANY, MANY), timeout_s=2.0)
     assert process.passes("kim")
     signal_to(valkey, signal.SIGSTOP)
     try:
@@ -218,7 +218,7 @@ def test_who_asks_while_redis_is_known_to_be_away_does_not_wait_for_it(valkey: E
 
 def test_a_redis_that_answers_slowly_is_left_alone_until_it_is_quick(valkey: EmbeddedValkey) -> None:
     with relay_to(valkey.url) as relay:
-        process = Process(relay.url, Rates(MANY, MANY))
+        process = Process(relay.url, LimitRates(MANY, MANY))
         assert process.passes("kim")
         relay.delay_s = 0.2  # within the patience of this test, and so never a time-out
         for number in range(counters.SLOW_IN_A_ROW):
@@ -229,7 +229,7 @@ def test_a_redis_that_answers_slowly_is_left_alone_until_it_is_quick(valkey: Emb
 
 
 def test_a_key_ends_with_its_window(redis_url: str, redis: Redis) -> None:
-    Process(redis_url, Rates("5/minute", "5/minute")).passes("kim")
+    Process(redis_url, LimitRates("5/minute", "5/minute")).passes("kim")
     left_s = [redis.ttl(key) for key in redis.keys("*")]
     assert len(left_s) == 2
     assert all(0 < left <= 60 for left in left_s)

@@ -15,7 +15,7 @@ from loadtest.driver.http_client import HOST
 CHUNK_BYTES = 65536
 
 
-class PlainRelay:
+class TcpProxy:
     """Passes everything on.
 
     Attributes:
@@ -74,7 +74,7 @@ class PlainRelay:
             client.sendall(data)
 
 
-class Relay(PlainRelay):
+class DelayingProxy(TcpProxy):
     """Passes everything on, the server's answers after `delay_s` seconds.
 
     Attributes:
@@ -83,7 +83,7 @@ class Relay(PlainRelay):
     """
 
     def __init__(self, url: str) -> None:
-        """Listen; argument as in `PlainRelay`."""
+        """Listen; argument as in `TcpProxy`."""
         self.delay_s = 0.0
         self.loses: Callable[[bytes], bool] = passes_all
         super().__init__(url)
@@ -116,7 +116,7 @@ def _close(one: socket.socket) -> None:
 
 
 @contextmanager
-def relay_to(url: str) -> Iterator[Relay]:
+def relay_to(url: str) -> Iterator[DelayingProxy]:
     """A relay in front of the server of this URL."""
-    with contextlib.closing(Relay(url)) as relay:
+    with contextlib.closing(DelayingProxy(url)) as relay:
         yield relay

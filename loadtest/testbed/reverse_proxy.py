@@ -34,7 +34,7 @@ class Upstream:
     answered: int = 0
 
 
-class Proxy:
+class ReverseProxy:
     """Keeps its clients' connections, and makes one to a web server for each request, as nginx does by default."""
 
     def __init__(self, ports: Sequence[int]) -> None:
@@ -130,9 +130,9 @@ def _exchange(port: int, request: bytes) -> bytes:
 
 
 @contextmanager
-def proxy_to(ports: Sequence[int]) -> Iterator[Proxy]:
+def proxy_to(ports: Sequence[int]) -> Iterator[ReverseProxy]:
     """A proxy in front of the web servers on these ports."""
-    proxy = Proxy(ports)
+    proxy = ReverseProxy(ports)
     try:
         yield proxy
     finally:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from couponapp.errors import Unavailable
-from couponapp.guards.switch_reader import Switches
+from couponapp.guards.switch_reader import SwitchReader
 from tests.support.breaker_model import Clock
 
 
@@ -38,11 +38,11 @@ def source() -> Source:
 
 
 @pytest.fixture
-def switches(source: Source) -> Switches:
-    return Switches(source)
+def switches(source: Source) -> SwitchReader:
+    return SwitchReader(source)
 
 
-def test_a_value_is_known_from_the_next_read_on(source: Source, switches: Switches) -> None:
+def test_a_value_is_known_from_the_next_read_on(source: Source, switches: SwitchReader) -> None:
     source.values = {"limit": "5/minute"}
     assert switches.value("limit") is None
     assert switches.refresh()
@@ -50,7 +50,7 @@ def test_a_value_is_known_from_the_next_read_on(source: Source, switches: Switch
     assert switches.value("another") is None
 
 
-def test_who_wants_to_know_is_told_of_changes_and_of_nothing_else(source: Source, switches: Switches) -> None:
+def test_who_wants_to_know_is_told_of_changes_and_of_nothing_else(source: Source, switches: SwitchReader) -> None:
     told: list[str | None] = []
     switches.on_change("breaker", told.append)
     for values in ({}, {"breaker": "open"}, {"breaker": "open", "limit": "1"}, {"breaker": "auto"}, {"limit": "1"}):
@@ -61,7 +61,7 @@ def test_who_wants_to_know_is_told_of_changes_and_of_nothing_else(source: Source
 
 @pytest.mark.parametrize("error", [Unavailable(), RuntimeError("no such table")])
 def test_what_cannot_be_read_stays_as_it_was(
-    source: Source, switches: Switches, error: Exception, caplog: pytest.LogCaptureFixture
+    source: Source, switches: SwitchReader, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[str | None] = []
     switches.on_change("breaker", told.append)
@@ -76,7 +76,9 @@ def test_what_cannot_be_read_stays_as_it_was(
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["switch breaker"] + ["switches"] * 2
 
 
-def test_a_value_that_nobody_understands_changes_nothing_and_stops_nobody(source: Source, switches: Switches) -> None:
+def test_a_value_that_nobody_understands_changes_nothing_and_stops_nobody(
+    source: Source, switches: SwitchReader
+) -> None:
     forced = 0
 
     def force(value: str | None) -> None:
@@ -93,7 +95,7 @@ def test_a_value_that_nobody_understands_changes_nothing_and_stops_nobody(source
     assert (forced, told) == (1, ["1", "2"])
 
 
-def test_nobody_waits_for_a_read_that_hangs(source: Source, switches: Switches) -> None:
+def test_nobody_waits_for_a_read_that_hangs(source: Source, switches: SwitchReader) -> None:
     source.values = {"limit": "5/minute"}
     switches.refresh()
     source.gate.clear()
@@ -110,7 +112,7 @@ def test_nobody_waits_for_a_read_that_hangs(source: Source, switches: Switches) 
 
 def test_the_age_is_that_of_the_last_read_that_worked(source: Source) -> None:
     clock = Clock()
-    switches = Switches(source, clock)
+    switches = SwitchReader(source, clock)
     clock.now_s += 3
     assert switches.age_s() == 3  # never read
     switches.refresh()
@@ -120,7 +122,7 @@ def test_the_age_is_that_of_the_last_read_that_worked(source: Source) -> None:
     assert switches.age_s() == 2
 
 
-def test_the_watch_reads_on_through_failures_until_it_is_to_end(source: Source, switches: Switches) -> None:
+def test_the_watch_reads_on_through_failures_until_it_is_to_end(source: Source, switches: SwitchReader) -> None:
     rounds = iter([True, True, True, False])
     source.error = Unavailable()
     switches.watch(lambda: next(rounds), every_s=0.001)

@@ -23,7 +23,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from couponapp.auth import jwks
 from couponapp.auth.jwks import MIN_REFRESH_GAP_S, KeySet
-from couponapp.auth.tokens import Claims, KeySetVerifier, Remembering
+from couponapp.auth.tokens import CachingVerifier, ExpectedClaims, KeySetVerifier
 from couponapp.errors import ConfigurationError, Unauthenticated, Unavailable
 from couponapp.local.postgres import free_port
 from tests.support.bearers import ACCEPTED, REFUSED, SECRET, ask, bad_tokens, by_hand, client_of, good, hs256
@@ -137,11 +137,11 @@ def clock() -> Clock:
     return Clock()
 
 
-def verifier(source: str, clock: Callable[[], float]) -> Remembering:
-    return Remembering(KeySetVerifier(KeySet(source, clock=clock), Claims(audience="coupon", issuer="")))
+def verifier(source: str, clock: Callable[[], float]) -> CachingVerifier:
+    return CachingVerifier(KeySetVerifier(KeySet(source, clock=clock), ExpectedClaims(audience="coupon", issuer="")))
 
 
-def accepts(verifier: Remembering, token: str) -> bool:
+def accepts(verifier: CachingVerifier, token: str) -> bool:
     try:
         return verifier.verify(token) == "kim"
     except (Unauthenticated, Unavailable):

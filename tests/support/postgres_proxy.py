@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
-from loadtest.testbed.relay import PlainRelay
+from loadtest.testbed.tcp_proxy import TcpProxy
 
 READY_FOR_QUERY = b"Z"
 # The login, and the look of `couponapp.storage.session` at the new connection: neither counts, nor gets lost.
@@ -20,7 +20,7 @@ BEFORE_USE = 2
 PARAMETER_STATUS = b"S"
 
 
-class PgRelay(PlainRelay):
+class PostgresProxy(TcpProxy):
     """Passes everything on, except what it is told to lose or change.
 
     Attributes:
@@ -67,7 +67,7 @@ class PgRelay(PlainRelay):
 
 
 @contextmanager
-def relay_to(url: str) -> Iterator[PgRelay]:
+def relay_to(url: str) -> Iterator[PostgresProxy]:
     """A relay in front of the server of this URL."""
-    with closing(PgRelay(url)) as relay:
+    with closing(PostgresProxy(url)) as relay:
         yield relay

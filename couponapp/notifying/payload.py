@@ -5,27 +5,27 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from couponapp.notifying.outbox import Notice
+from couponapp.notifying.outbox import Notification
 
 # Of the whole format. It grows by members only; whatever else would change makes it a 2.
 VERSION = 1
 
 
-def event(notice: Notice) -> bytes:
+def event(notification: Notification) -> bytes:
     """The event, UTF-8, the same bytes for every try."""
     return json.dumps(
         {
-            "type": notice.kind,
+            "type": notification.kind,
             "version": VERSION,
-            "timestamp": _iso(notice.created_at),
+            "timestamp": _iso(notification.created_at),
             "data": {
-                "issuanceId": notice.issuance_id,
-                "couponId": notice.coupon_id,
-                "couponName": notice.coupon_name,
-                "userId": notice.user_id,
-                "code": notice.code,
-                "issuedAt": _iso(notice.issued_at),
-                "expiresAt": _iso(notice.expires_at),
+                "issuanceId": notification.issuance_id,
+                "couponId": notification.coupon_id,
+                "couponName": notification.coupon_name,
+                "userId": notification.user_id,
+                "code": notification.code,
+                "issuedAt": _iso(notification.issued_at),
+                "expiresAt": _iso(notification.expires_at),
             },
         },
         ensure_ascii=False,

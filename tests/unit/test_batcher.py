@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from couponapp.errors import ConnectionLost, DeadlineExceeded, Shed
-from couponapp.guards.batcher import Bulkhead
+from couponapp.errors import ConnectionLost, DeadlineExceeded, QueueFull
+from couponapp.guards.batcher import Batcher
 from couponapp.guards.deadline import Deadline
 from tests.support.servers import wait_until
 
@@ -26,7 +26,7 @@ class Desk:
         self.inside = 0
         self.peak = 0
         self._lock = threading.Lock()
-        self.bulkhead = Bulkhead(
+        self.bulkhead = Batcher(
             self._serve,
             places=places,
             max_waiting=max_waiting,
@@ -81,7 +81,7 @@ def test_all_places_are_used() -> None:
 def test_one_more_than_may_wait_is_refused_at_once() -> None:
     desk = Desk(max_waiting=1)
     inside, waiting = desk.ask("a"), desk.ask("b")
-    with pytest.raises(Shed):
+    with pytest.raises(QueueFull):
         desk.bulkhead.ask("c", Deadline(LONG_S))
     desk.opened.set()
     assert (inside.result(LONG_S), waiting.result(LONG_S)) == ("A", "B")
@@ -171,7 +171,7 @@ def test_everybody_is_told_when_the_service_begins() -> None:
 
 
 def test_500_callers_with_short_deadlines_leave_nobody_inside_and_no_place_lost() -> None:
-    bulkhead: Bulkhead[int, int] = Bulkhead(
+    bulkhead: Batcher[int, int] = Batcher(
         lambda questions, _: [threading.Event().wait(0.002) or question for question in questions],
         places=2,
         max_waiting=100,
@@ -183,7 +183,7 @@ def test_500_callers_with_short_deadlines_leave_nobody_inside_and_no_place_lost(
     def ask(number: int) -> bool:
         try:
             return bulkhead.ask(number, Deadline(0.001 * (number % 40))) == number
-        except (DeadlineExceeded, Shed):
+        except (DeadlineExceeded, QueueFull):
             return False
 
     with ThreadPoolExecutor(32) as executor:

@@ -87,7 +87,7 @@ WRONG = {
     "never takes a permit back": ("> self.rules.permit_s", "> 1e9 + self.rules.permit_s"),
     "takes a permit back at its bound": ("> self.rules.permit_s", ">= self.rules.permit_s"),
     "counts the result of a permit that was taken back": ("if half_open and self._is_overdue(call):", "if False:"),
-    "counts late results of an earlier state": ("if call.generation != self._generation:", "if False:"),
+    "counts late results of an earlier state": ("if call.state_version != self._state_version:", "if False:"),
     "takes the wait before the call for slowness": (
         "        self._began_s = self._clock()\n\n    def duration_s",
         "\n    def duration_s",
