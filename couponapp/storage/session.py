@@ -1,7 +1,7 @@
 """What each session must be like, and the look that says whether it is.
 
 A pooler in transaction mode (PgBouncer) drops the settings that a session asks for at connect, and
-forgets prepared statements between two of them: docs/decisions/0030. So each new connection is
+forgets prepared statements between two of them: docs/decisions/0027. So each new connection is
 asked once whether its settings have arrived. Where they have not, it gets along without prepared
 statements, and the role must bring the settings; where it does not, the connection is refused with
 one line that says what to do.

@@ -7,7 +7,7 @@ The caller records every request that it has sent, answered or not, on one clock
 issuances at the end. What a request did, it did at an unknown moment between its sending and its
 answer; one whose answer is missing or is a 503 did it at any later moment, or not at all. An answer
 is accepted where any moment that it leaves open explains it, so that no run of a right service is
-refused; what is reported cannot have happened. docs/decisions/0027 says which promise each
+refused; what is reported cannot have happened. docs/decisions/0024 says which promise each
 rule comes from.
 """
 
