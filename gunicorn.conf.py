@@ -1,19 +1,15 @@
 """The web server's settings, each with its reason."""
 
-import contextlib
 import gc
 import os
 import sys
-import threading
-import time
-from collections.abc import Iterable
 from typing import Any
 
 from couponapp.config import settings
 from couponapp.errors import ConfigurationError
 from couponapp.server import open_files
 
-# Clients of one moment, most of which wait or are waited for. Each costs some 10 KB and an open file.
+# Connections at one moment, most of them idle. Each costs some 10 KB and an open file.
 _CONNECTIONS = 2000
 # Besides the pools: Redis, metrics, logs, the event loop.
 _OTHER_FILES = 100
@@ -65,11 +61,9 @@ accesslog = None
 errorlog = "-"
 loglevel = _settings.log_level
 
-_RECORD_EVERY_S = 2.0
-
 
 def on_starting(server: Any) -> None:
-    """Counters of processes that are gone must not count again."""
+    """Remove the counters of processes that are gone: they must not count again."""
     for left_over in _settings.metrics_dir.glob("*.db"):
         left_over.unlink()
 
@@ -77,24 +71,12 @@ def on_starting(server: Any) -> None:
 # Before the first import of prometheus_client, which decides at import whether it shares.
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_settings.metrics_dir.resolve())
 
-
+# How long a new process waits for full pools before it serves without them.
 _WARM_UP_S = 3.0
 
 
-def _warm_up(pools: Iterable[Any]) -> None:
-    """Let all pools connect at the same time; where PostgreSQL is away, serve without it after a while."""
-    for pool in pools:
-        pool.warm_up(0)
-    give_up_s = time.monotonic() + _WARM_UP_S
-    for pool in pools:
-        pool.warm_up(give_up_s - time.monotonic())
-
-
 def post_worker_init(worker: Any) -> None:
-    """After the fork: connect before the first request does, know what operators have decided, record the gauges.
-
-    The gauges regularly, because a scrape is answered by one process only.
-    """
+    """After the fork: connect before the first request does, and start the process's threads."""
     worker.client_timeout_s = _settings.client_timeout_s
     # What has been loaded stays: the collector need not look through it again and again while
     # requests wait.
@@ -102,34 +84,25 @@ def post_worker_init(worker: Any) -> None:
     gc.freeze()
 
     from couponapp.server.gevent_worker import Worker
-    from couponapp.web.parts import EXTENSION
-    from couponapp.web.probes import record_gauges
 
-    parts = worker.wsgi.extensions[EXTENSION]
-    if parts is None:  # not ours: a baseline of the benchmark
+    if (services := _services(worker)) is None:
         return
     if isinstance(worker, Worker):  # another worker class has no rounds, or does not tell of them
-        worker.tell_rounds(parts.backlog)
-    _warm_up(parts.pools)
-    parts.switches.refresh()
-    watch = parts.switches.watch
-    threading.Thread(target=watch, args=(lambda: worker.alive,), name="switches", daemon=True).start()
-
-    def record() -> None:
-        while worker.alive:
-            record_gauges(parts)
-            threading.Event().wait(_RECORD_EVERY_S)
-
-    threading.Thread(target=record, name="record-gauges", daemon=True).start()
+        worker.tell_rounds(services.overload)
+    services.start(wait_s=_WARM_UP_S)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Close the pools, so that PostgreSQL need not find out by itself."""
-    from couponapp.web.parts import EXTENSION
+    """End the process's threads and close its pools."""
+    if (services := _services(worker)) is not None:
+        services.close()
 
-    with contextlib.suppress(Exception):
-        for pool in worker.wsgi.extensions[EXTENSION].pools:
-            pool.close()
+
+def _services(worker: Any) -> Any:
+    """Return the application's services; None for a baseline of the benchmark, which has none."""
+    from couponapp.web.current import EXTENSION
+
+    return getattr(getattr(worker, "wsgi", None), "extensions", {}).get(EXTENSION)
 
 
 def child_exit(server: Any, worker: Any) -> None:

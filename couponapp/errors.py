@@ -57,9 +57,16 @@ class TooManyRequests(CouponAppError):
 
     code = "TOO_MANY_REQUESTS"
 
-    def __init__(self, retry_after_s: int) -> None:
+    def __init__(self, retry_after_s: int, limit: int = 0) -> None:
+        """Keep what the answer's headers tell.
+
+        Args:
+            retry_after_s: when the window ends, in seconds.
+            limit: what the window allows; 0 where the answer does not tell it.
+        """
         super().__init__()
         self.retry_after_s = retry_after_s
+        self.limit = limit
 
 
 class Unavailable(CouponAppError):

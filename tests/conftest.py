@@ -20,9 +20,11 @@ from couponapp.config.settings import Settings
 from couponapp.local.postgres import EmbeddedPostgres, free_port
 from couponapp.local.valkey import EmbeddedValkey
 from couponapp.planning import coupons
+from couponapp.services import Services
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.web import create_app
+from couponapp.web.current import EXTENSION
 from tests.support.postgres_proxy import PostgresProxy, relay_to
 from tests.support.servers import fresh_database, service_environ, with_database
 
@@ -158,17 +160,16 @@ def config(environ: dict[str, str]) -> Settings:
 
 @pytest.fixture
 def make_app() -> Iterator[Callable[..., Flask]]:
-    """Makes applications whose pools are closed when the test ends."""
+    """Makes applications whose services are closed when the test ends."""
     made: list[Flask] = []
 
-    def make(config: Settings) -> Flask:
-        made.append(create_app(config))
+    def make(config: Settings, services: Services | None = None) -> Flask:
+        made.append(create_app(config, services))
         return made[-1]
 
     yield make
     for app in made:
-        for pool in app.extensions["couponapp"].pools:
-            pool.close()
+        app.extensions[EXTENSION].close()
 
 
 @pytest.fixture

@@ -88,6 +88,15 @@ class Settings:
         values.rate,
         "Attempts to issue per client address; unset: no limit, since mobile carriers put many behind one.",
     )
+    limit_my_coupons: str = setting(
+        "COUPON_LIMIT_MY_COUPONS",
+        "120/minute",
+        values.rate,
+        "Requests per user for «my coupons», API and page together; a visitor who is not logged in counts by address.",
+    )
+    limit_login: str = setting(
+        "COUPON_LIMIT_LOGIN", "60/minute", values.rate, "Log-ins per client address with the demo login."
+    )
     deadline_ms: int = setting(
         "COUPON_DEADLINE_MS",
         "1000",

@@ -1,4 +1,19 @@
-"""A bounded number of places; who waits for the same thing is let in together."""
+"""A bounded number of batches at a time; requests that wait for the same key share a batch.
+
+    caller ── submit ──▶ free slot? ──▶ leads a batch of its own at once
+                          │ no
+                          ▼
+                        queue (bounded) ──▶ a slot is handed over ──▶ leads a batch, takes others along
+                          │                                          └▶ or is taken along by a leader
+                          ├─ full      → QueueFull at once
+                          └─ too late  → DeadlineExceeded
+
+Without it a burst takes every step together: all begin before any of them ends, and most run out of
+time with nothing to show. No request waits for a batch to fill: alone, it runs alone and at once.
+
+In the web process each caller is a greenlet of the event loop, and a wait here lets the others run.
+There is no thread of its own: the caller that leads a batch runs it, and releases the others' latches.
+"""
 
 from __future__ import annotations
 
@@ -11,183 +26,190 @@ from typing import Generic, TypeVar
 from couponapp.errors import DeadlineExceeded, QueueFull, Unavailable
 from couponapp.guards.deadline import Deadline
 
-Q = TypeVar("Q")
-A = TypeVar("A")
+KeyT = TypeVar("KeyT", bound=Hashable)
+RequestT = TypeVar("RequestT")
+ResultT = TypeVar("ResultT")
 
-# Who is served by another waits for it this much longer than the deadline by which that one ends.
+# A request in another one's batch waits this much longer than the deadline by which the batch ends.
 GRACE_S = 0.05
 
 
-@dataclass(eq=False)
-class _Waiter(Generic[Q, A]):
-    """One caller. It waits at the latch until it leads a group, or has its answer."""
+def _do_nothing() -> None:
+    pass
 
-    question: Q
+
+@dataclass(eq=False)
+class _Waiter(Generic[KeyT, RequestT, ResultT]):
+    """One caller. It waits at the latch until it leads a batch, or has its result."""
+
+    request: RequestT
+    batch_key: KeyT
+    unique_key: Hashable
     deadline: Deadline
-    begins: Callable[[], None]
+    on_start: Callable[[], None]
     latch: threading.Lock = field(default_factory=threading.Lock)
-    group: list[_Waiter[Q, A]] | None = None
+    batch: list[_Waiter[KeyT, RequestT, ResultT]] | None = None
     done: bool = False
-    answer: A | None = None
+    result: ResultT | None = None
     error: BaseException | None = None
 
     def __post_init__(self) -> None:
         self.latch.acquire()
 
 
-class Batcher(Generic[Q, A]):
-    """Serves questions at a bounded number of places; a bounded number of others wait.
+class Batcher(Generic[KeyT, RequestT, ResultT]):
+    """Runs requests in batches by key, first come, first served.
 
-    Without it a crowd that comes in one moment takes every step together: all begin before any of
-    them is done, and most then run out of time with nothing to show.
-
-    First come, first served, strictly: a place that becomes free goes to who has waited longest.
-    `threading.Semaphore` lets newcomers overtake, and some then wait until their deadline while
-    others pass by. Who has a place takes along those that wait for the same thing and serves them
-    in one go. Nobody waits for a group to fill up: alone, one is served alone and at once.
+    A slot that becomes free goes to the request that has waited longest. `threading.Semaphore` lets
+    newcomers overtake, and some then wait until their deadline while others pass by.
     """
 
     def __init__(
         self,
-        serve: Callable[[Sequence[Q], float], Sequence[A]],
+        run: Callable[[KeyT, Sequence[RequestT], float], Sequence[ResultT]],
         *,
-        places: int,
+        max_concurrent: int,
         max_waiting: int,
-        reserve_s: float = 0.0,
-        same: Callable[[Q], Hashable] | None = None,
-        only_once: Callable[[Q], Hashable] | None = None,
-        max_group: int = 1,
+        max_batch_size: int = 1,
+        min_remaining_s: float = 0.0,
     ) -> None:
-        """Make the places.
+        """Keep the numbers; nothing waits yet.
 
         Args:
-            serve: answers a group of questions, in their order, within so many seconds.
-            places: how many groups may be served at the same time.
-            max_waiting: how many may wait; one more is refused at once.
-            reserve_s: who has less than this left of the deadline, in seconds, is not let in any
-                more: there would be no time to do anything inside.
-            same: questions for which this is equal may be served together; left out, none.
-            only_once: no two questions for which this is equal are in one group.
-            max_group: how many may be served together.
+            run: runs the requests of one key within so many seconds; returns their results in order.
+            max_concurrent: batches that may run at the same time.
+            max_waiting: requests that may wait; one more is refused at once.
+            max_batch_size: requests that may share a batch.
+            min_remaining_s: a request with less than this left of its deadline does not start, in
+                seconds: there would be no time to do anything.
         """
-        self._serve = serve
-        self._free = places
+        self._run = run
+        self._free_slots = max_concurrent
         self._max_waiting = max_waiting
-        self._reserve_s = reserve_s
-        self._same = same
-        self._only_once = only_once or id
-        self._max_group = max_group
-        self._waiting: deque[_Waiter[Q, A]] = deque()
+        self._max_batch_size = max_batch_size
+        self._min_remaining_s = min_remaining_s
+        self._waiting: deque[_Waiter[KeyT, RequestT, ResultT]] = deque()
         self._lock = threading.Lock()
 
     @property
     def waiting(self) -> int:
-        """How many wait now."""
+        """How many requests wait now."""
         return len(self._waiting)
 
-    def ask(self, question: Q, deadline: Deadline, *, begins: Callable[[], None] = lambda: None) -> A:
-        """Have a question answered.
+    def submit(
+        self,
+        request: RequestT,
+        *,
+        batch_key: KeyT,
+        unique_key: Hashable,
+        deadline: Deadline,
+        on_start: Callable[[], None] = _do_nothing,
+    ) -> ResultT:
+        """Run a request, alone or in a batch, and return its result.
 
         Args:
-            question: for `serve`.
-            deadline: bounds the wait and the service together.
-            begins: called when the service begins.
+            request: passed to `run`.
+            batch_key: requests with equal keys may share a batch.
+            unique_key: no two requests of a batch have equal ones.
+            deadline: bounds the wait and the run together.
+            on_start: called when the batch starts.
 
         Raises:
-            QueueFull: too many wait already.
-            DeadlineExceeded: there is no place in time, or no answer: it may have been served.
-            Exception: whatever `serve` raises.
+            QueueFull: `max_waiting` requests wait already.
+            DeadlineExceeded: no slot became free in time, or the result is not there: the request
+                may have run all the same.
+            Exception: whatever `run` raises, for every request of the batch.
         """
-        visit: _Waiter[Q, A] = _Waiter(question, deadline, begins)
-        wait_s = self._enter(visit)
+        waiter = _Waiter[KeyT, RequestT, ResultT](request, batch_key, unique_key, deadline, on_start)
+        wait_s = self._enter(waiter)
         if wait_s is not None:
-            self._wait(visit, wait_s)
-        if visit.group is not None:
-            self._lead(visit.group)
-        if visit.error is not None:
-            raise visit.error
-        return visit.answer  # type: ignore[return-value]  # None only where `serve` has said so
+            self._wait(waiter, wait_s)
+        if waiter.batch is not None:
+            self._lead(waiter.batch)
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter.result  # type: ignore[return-value]  # None only where `run` has returned it
 
-    def _enter(self, visit: _Waiter[Q, A]) -> float | None:
-        """Take a place, or a number in the queue: then how long to wait there, in seconds."""
+    def _enter(self, waiter: _Waiter[KeyT, RequestT, ResultT]) -> float | None:
+        """Take a slot, or join the queue: then return how long to wait there, in seconds."""
         with self._lock:
-            if self._free:
-                self._free -= 1
-                visit.group = [visit]
+            if self._free_slots:
+                self._free_slots -= 1
+                waiter.batch = [waiter]
                 return None
-            wait_s = visit.deadline.remaining_s() - self._reserve_s
+            wait_s = waiter.deadline.remaining_s() - self._min_remaining_s
             if wait_s <= 0:
                 raise DeadlineExceeded()
             if len(self._waiting) >= self._max_waiting:
                 raise QueueFull()
-            self._waiting.append(visit)
+            self._waiting.append(waiter)
             return wait_s
 
-    def _wait(self, visit: _Waiter[Q, A], wait_s: float) -> None:
+    def _wait(self, waiter: _Waiter[KeyT, RequestT, ResultT], wait_s: float) -> None:
         try:
-            visit.latch.acquire(timeout=wait_s)
+            waiter.latch.acquire(timeout=wait_s)
         finally:
-            # Whatever has ended the wait: nobody may be called who does not listen any more.
+            # Whatever ended the wait: a slot must not be handed to a caller that has gone.
             with self._lock:
-                waited_in_vain = visit in self._waiting
-                if waited_in_vain:
-                    self._waiting.remove(visit)
-        if waited_in_vain:
+                timed_out = waiter in self._waiting
+                if timed_out:
+                    self._waiting.remove(waiter)
+        if timed_out:
             raise DeadlineExceeded()
-        # Another one may have taken this one along, and is being served.
-        if visit.group is None and not visit.done and not visit.latch.acquire(timeout=self._reserve_s + GRACE_S):
+        in_another_batch = waiter.batch is None and not waiter.done
+        if in_another_batch and not waiter.latch.acquire(timeout=self._min_remaining_s + GRACE_S):
             raise DeadlineExceeded()
 
-    def _lead(self, group: list[_Waiter[Q, A]]) -> None:
+    def _lead(self, batch: list[_Waiter[KeyT, RequestT, ResultT]]) -> None:
         try:
-            timeout_s = min(visit.deadline.remaining_s() for visit in group)
-            for visit in group:
-                visit.begins()
-            for visit, answer in zip(group, self._serve([visit.question for visit in group], timeout_s), strict=True):
-                visit.answer = answer
-        except BaseException as error:  # whatever it is belongs to all of them
-            for visit in group:
-                visit.error = error if visit is group[0] else _another(error)
+            timeout_s = min(waiter.deadline.remaining_s() for waiter in batch)
+            for waiter in batch:
+                waiter.on_start()
+            results = self._run(batch[0].batch_key, [waiter.request for waiter in batch], timeout_s)
+            for waiter, result in zip(batch, results, strict=True):
+                waiter.result = result
+        except BaseException as error:  # whatever it is, the whole batch has failed
+            for waiter in batch:
+                waiter.error = error if waiter is batch[0] else _copy(error)
         finally:
-            self._leave()
-            for visit in group[1:]:
-                visit.done = True
-                visit.latch.release()
+            self._pass_on_slot()
+            for waiter in batch[1:]:
+                waiter.done = True
+                waiter.latch.release()
 
-    def _leave(self) -> None:
+    def _pass_on_slot(self) -> None:
         with self._lock:
-            # Who has too little time left is about to go.
-            first = next((visit for visit in self._waiting if visit.deadline.has_s(self._reserve_s)), None)
+            # A request with too little time left is about to give up.
+            first = next((waiter for waiter in self._waiting if waiter.deadline.has_s(self._min_remaining_s)), None)
             if first is None:
-                self._free += 1
+                self._free_slots += 1
                 return
-            # The place changes hands and is never free.
+            # The slot changes hands without being free in between, so no newcomer takes it.
             self._waiting.remove(first)
-            first.group = [first, *self._companions(first)]
+            first.batch = [first, *self._take_along(first)]
             first.latch.release()
 
-    def _companions(self, first: _Waiter[Q, A]) -> list[_Waiter[Q, A]]:
-        if self._same is None or self._max_group <= 1:
+    def _take_along(self, first: _Waiter[KeyT, RequestT, ResultT]) -> list[_Waiter[KeyT, RequestT, ResultT]]:
+        if self._max_batch_size <= 1:
             return []
-        wanted, taken = self._same(first.question), {self._only_once(first.question)}
-        companions: list[_Waiter[Q, A]] = []
-        stay: deque[_Waiter[Q, A]] = deque()
-        for visit in self._waiting:
-            once = self._only_once(visit.question)
-            fits = self._same(visit.question) == wanted and once not in taken and visit.deadline.has_s(self._reserve_s)
-            if fits and len(companions) + 1 < self._max_group:
-                taken.add(once)
-                companions.append(visit)
+        unique = {first.unique_key}
+        taken: list[_Waiter[KeyT, RequestT, ResultT]] = []
+        stay: deque[_Waiter[KeyT, RequestT, ResultT]] = deque()
+        for waiter in self._waiting:
+            fits = waiter.batch_key == first.batch_key and waiter.unique_key not in unique
+            if fits and len(taken) + 1 < self._max_batch_size and waiter.deadline.has_s(self._min_remaining_s):
+                unique.add(waiter.unique_key)
+                taken.append(waiter)
             else:
-                stay.append(visit)
+                stay.append(waiter)
         self._waiting = stay
-        return companions
+        return taken
 
 
-def _another(error: BaseException) -> BaseException:
-    """The same error for another thread: one exception raised in several would mix up their traces."""
+def _copy(error: BaseException) -> BaseException:
+    """Return the same error for another caller: one exception raised in several would mix up their traces."""
     if not isinstance(error, Unavailable):
         return error
-    another = type(error)(str(error))
-    another.__cause__ = error
-    return another
+    copy = type(error)(str(error))
+    copy.__cause__ = error
+    return copy

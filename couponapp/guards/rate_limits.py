@@ -1,4 +1,4 @@
-"""Rate limits: refused at once, never queued. State in Redis; without Redis, in the process."""
+"""Rate limits of the issue path: refused at once, never queued. Counted in Redis, without it in the process."""
 
 from __future__ import annotations
 
@@ -6,20 +6,42 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from flask import Flask
-from flask_limiter import Limiter
 from limits import parse
 from redis import Redis
 
 from couponapp.errors import TooManyRequests
-from couponapp.guards import strategy
-from couponapp.guards.counters import Hit, MemoryCounters, RateLimitStatus, SharedCounters
+from couponapp.guards.hits import Hit, RateLimitStatus
+from couponapp.guards.memory_counters import MemoryCounters
+from couponapp.guards.redis_counters import RedisCounters
+from couponapp.guards.strategy import AllOrNone
 
-# A limiter that waits would be the outage again. Connecting and asking may each take this long,
-# once per failure: what follows does not ask (couponapp.guards.counters).
+# The limiter must fail fast. Connecting and asking may each take this long, once per failure:
+# requests that follow do not ask (couponapp.guards.redis_counters).
 REDIS_TIMEOUT_S = 0.05
 
 _parse = lru_cache(maxsize=64)(parse)
+
+
+class FallbackCounters:
+    """Counts in Redis; while Redis is away, in this process."""
+
+    def __init__(
+        self, connect: Callable[[float], Redis], *, processes: int = 1, timeout_s: float = REDIS_TIMEOUT_S
+    ) -> None:
+        """Start with nothing counted in this process. Connects at the first use.
+
+        Args:
+            connect: makes a client of the Redis that holds the counters; gets the bound on connecting
+                and on an answer, in seconds.
+            processes: into how many parts a shared limit falls while Redis is away.
+            timeout_s: what `connect` gets.
+        """
+        self._redis = RedisCounters(lambda: connect(timeout_s), timeout_s=timeout_s)
+        self._memory = MemoryCounters(processes)
+
+    def count(self, hits: Sequence[Hit], cost: int = 1) -> RateLimitStatus:
+        """Count all hits, or none where a limit refuses; see `hits.Counters.count`."""
+        return self._redis.count(hits, cost) or self._memory.count(hits, cost)
 
 
 @dataclass(frozen=True)
@@ -27,10 +49,10 @@ class LimitRates:
     """The numbers, as text such as `5/minute`.
 
     Attributes:
-        per_user: for each user.
-        together: for all users.
-        per_process: in this process; empty for none.
-        per_address: for each network address; empty for none.
+        user_rate: for each user.
+        global_rate: for all users together.
+        process_rate: in this process; empty for none.
+        address_rate: for each network address; empty for none.
     """
 
     user_rate: str
@@ -40,75 +62,46 @@ class LimitRates:
 
 
 class RateLimits:
-    """Per user, per address, for all together, and for this process: all are passed, or none is counted."""
+    """Limits per user, per address, for all users and for this process: all let pass, or none is counted."""
 
-    def __init__(
-        self,
-        connect: Callable[[float], Redis],
-        *,
-        scope: str,
-        rates: Callable[[], LimitRates],
-        processes: int = 1,
-        timeout_s: float = REDIS_TIMEOUT_S,
-    ) -> None:
-        """Begin with nothing counted in this process. Connects at the first use.
+    def __init__(self, strategy: AllOrNone, *, scope: str, rates: Callable[[], LimitRates]) -> None:
+        """Keep the strategy; nothing is counted yet.
 
         Args:
-            connect: makes a client of the Redis in which the counters lie; takes the most that
-                connecting and an answer may each take, in seconds.
-            scope: what the counters are named by; equal scopes share them.
-            rates: asked at every attempt, so that the numbers can change while running.
-            processes: into how many parts the limit of all falls when Redis is away.
-            timeout_s: what `connect` is given.
+            strategy: counts all hits of a request, or none.
+            scope: the counters' name; equal scopes share them.
+            rates: called at every attempt, so that the numbers can change while the service runs.
         """
+        self._strategy = strategy
         self._scope = scope
         self._rates = rates
-        self._shared = SharedCounters(lambda: connect(timeout_s), timeout_s=timeout_s)
-        self._instead = MemoryCounters(processes)
         self._in_process = MemoryCounters(1)
-        # Flask-Limiter on an application of its own, asked for its strategy: its hooks, on every
-        # route, and its way from a decorator to the strategy take longer than all our checks
-        # together (measured in docs/decisions/0012).
-        self._limiter = Limiter(key_func=lambda: scope, storage_uri="memory://", strategy=strategy.NAME)
-        self._limiter.init_app(Flask("couponapp.limits"))
-        all_or_none = self._limiter.limiter
-        assert isinstance(all_or_none, strategy.AllOrNone)
-        all_or_none.counting = self._count
-        self._all_or_none = all_or_none
 
-    def check(self, user_id: str, address: str = "") -> None:
-        """Count one attempt of a user. Within a request, which remembers how it stands.
+    def hit(self, user_id: str, address: str = "") -> RateLimitStatus:
+        """Count one attempt of a user.
 
         Args:
-            user_id: whose attempt it is.
-            address: where it comes from.
+            user_id: of the caller.
+            address: the caller's network address.
+
+        Returns:
+            How the attempt stands with the limit of its user.
 
         Raises:
-            TooManyRequests: a limit refuses it; says when to try again.
+            TooManyRequests: a limit refuses the attempt; says when to try again.
         """
         rates = self._rates()
-        asked = [Hit(f"{self._scope}:user:{user_id}", _parse(rates.user_rate))]
+        hits = [Hit(f"{self._scope}:user:{user_id}", _parse(rates.user_rate))]
         if rates.address_rate:
-            asked.append(Hit(f"{self._scope}:address:{address}", _parse(rates.address_rate)))
-        asked.append(Hit(f"{self._scope}:all", _parse(rates.global_rate), shared=True))
+            hits.append(Hit(f"{self._scope}:address:{address}", _parse(rates.address_rate)))
+        hits.append(Hit(f"{self._scope}:all", _parse(rates.global_rate), shared=True))
         in_process = Hit(self._scope, _parse(rates.process_rate)) if rates.process_rate else None
         if in_process and (full := self._in_process.count([in_process])).refused:
             raise TooManyRequests(full.reset_s)
-        standing = self._all_or_none.pass_all(asked)
-        if standing.refused:
+        status = self._strategy.hit_all(hits)
+        if status.refused:
             if in_process:
-                # Refused elsewhere: what this process allows everybody is not used up by it.
+                # Refused by another limit: what this process allows everybody is not used up by it.
                 self._in_process.give_back(in_process)
-            raise TooManyRequests(standing.reset_s)
-
-    def _count(self, asked: Sequence[Hit]) -> RateLimitStatus:
-        return self._shared.count(asked) or self._instead.count(asked)
-
-
-def headers_of(standing: RateLimitStatus) -> dict[str, str]:
-    """The `RateLimit-*` headers of the IETF's draft (draft-ietf-httpapi-ratelimit-headers-07)."""
-    return {
-        "RateLimit-Limit": str(standing.limit),
-        "RateLimit-Remaining": str(standing.remaining),
-        "RateLimit-Reset": str(standing.reset_s),
-    }
+            raise TooManyRequests(status.reset_s, status.limit)
+        return status

@@ -77,17 +77,24 @@ class SwitchReader:
                 self._tell(name, before.get(name), values.get(name))
         return True
 
-    def watch(self, goes_on: Callable[[], bool], *, every_s: float = EVERY_S) -> None:
+    def watch(
+        self,
+        goes_on: Callable[[], bool],
+        *,
+        every_s: float = EVERY_S,
+        pause: Callable[[float], object] | None = None,
+    ) -> None:
         """Read again and again.
 
         Args:
             goes_on: asked before each read; once it says no, this returns.
             every_s: how long to wait in between, in seconds.
+            pause: waits that long, or shorter where the process ends.
         """
-        pause = threading.Event()
+        pause = pause or threading.Event().wait
         while goes_on():
             self.refresh()
-            pause.wait(every_s)
+            pause(every_s)
 
     def _tell(self, name: str, old: str | None, new: str | None) -> None:
         log.warning("switch %s: %s → %s", name, old or "not set", new or "not set")

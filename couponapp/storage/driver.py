@@ -80,3 +80,8 @@ def is_lost(error: psycopg.Error) -> bool:
     state = error.sqlstate or ""
     broken = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return broken and (not state or state.startswith(("08", "57P")))
+
+
+def is_database_failure(error: BaseException) -> bool:
+    """Return whether an error of ours speaks of PostgreSQL's trouble, and not of what we refuse ourselves."""
+    return isinstance(error, ConnectionLost | StatementTimedOut | PoolExhausted | ServerTrouble)

@@ -1,10 +1,11 @@
-"""Whatever goes wrong becomes one answer: JSON, or a page where a browser asks for one."""
+"""Every error becomes one response: JSON, or a page where a browser asks for one."""
 
 from __future__ import annotations
 
 import logging
 
 from flask import Flask, Response, make_response, render_template, request
+from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
@@ -19,23 +20,35 @@ from couponapp.errors import (
     TooManyRequests,
     Unavailable,
 )
-from couponapp.web.responses import CODE_OF_STATUS, RESPONSES, answer, jittered_retry_after, message, retry_after
+from couponapp.guards.hits import RateLimitStatus
+from couponapp.web.limits import too_many_requests
+from couponapp.web.responses import (
+    CODE_OF_STATUS,
+    RESPONSES,
+    jittered_retry_after,
+    json_response,
+    message,
+    rate_limit_headers,
+    retry_after,
+)
 
 log = logging.getLogger(__name__)
 
 
 def register(app: Flask) -> None:
-    """Answer every error of ours, of the framework and of nobody's expectation."""
+    """Handle every error: ours, the framework's and unexpected ones."""
     app.register_error_handler(CouponAppError, _ours)
+    app.register_error_handler(RateLimitExceeded, lambda error: _ours(too_many_requests(error)))
     app.register_error_handler(CSRFError, _csrf)
     app.register_error_handler(HTTPException, _frameworks)
     app.register_error_handler(Exception, _unexpected)
 
 
 def headers_of(error: CouponAppError) -> dict[str, str]:
-    """The headers that go with an error of ours."""
+    """Return the headers that go with an error of ours."""
     if isinstance(error, TooManyRequests):
-        return retry_after(error.retry_after_s)
+        used_up = RateLimitStatus(True, error.limit, 0, error.retry_after_s)
+        return retry_after(error.retry_after_s) | (rate_limit_headers(used_up) if error.limit else {})
     if isinstance(error, Unavailable):
         return jittered_retry_after()
     if error.code == "UNAUTHENTICATED":
@@ -43,10 +56,10 @@ def headers_of(error: CouponAppError) -> dict[str, str]:
     return {}
 
 
-def note(error: Unavailable) -> None:
-    """Count a 503 and log what has caused it."""
+def report_unavailable(error: Unavailable) -> None:
+    """Count a 503 and log its cause."""
     metrics.UNAVAILABLE.labels(type(error).__name__).inc()
-    # What we refuse ourselves comes in crowds, and its cause has been told already.
+    # What we refuse ourselves comes in crowds, and its cause is in the log already.
     level = logging.DEBUG if isinstance(error, QueueFull | DeadlineExceeded | CircuitOpen) else logging.WARNING
     log.log(level, "503: %s: %s", type(error).__name__, error)
 
@@ -55,13 +68,13 @@ def _ours(error: CouponAppError) -> Response:
     if error.code not in RESPONSES or isinstance(error, ConfigurationError):
         return _unexpected(error)
     if isinstance(error, Unavailable):
-        note(error)
+        report_unavailable(error)
     detail = str(error) if isinstance(error, InvalidRequest) else ""
-    return _answer(error.code, detail=detail, headers=headers_of(error))
+    return _respond(error.code, detail=detail, headers=headers_of(error))
 
 
 def _csrf(error: CSRFError) -> Response:
-    return _answer("INVALID_REQUEST", detail="CSRF")
+    return _respond("INVALID_REQUEST", detail="CSRF")
 
 
 def _frameworks(error: HTTPException) -> Response:
@@ -72,19 +85,19 @@ def _frameworks(error: HTTPException) -> Response:
     if code is None:
         code = "INVALID_REQUEST" if 400 <= status < 500 else "INTERNAL_ERROR"
     allow = error.get_response().headers.get("Allow")
-    return _answer(code, status=status, headers={"Allow": allow} if allow else {})
+    return _respond(code, status=status, headers={"Allow": allow} if allow else {})
 
 
 def _unexpected(error: Exception) -> Response:
     log.error("500: %s %s", request.method, request.path, exc_info=error)
-    return _answer("INTERNAL_ERROR")
+    return _respond("INTERNAL_ERROR")
 
 
-def _answer(
+def _respond(
     code: str, *, detail: str = "", status: int | None = None, headers: dict[str, str] | None = None
 ) -> Response:
     if not wants_page():
-        return answer(code, detail=detail, status=status, headers=headers)
+        return json_response(code, detail=detail, status=status, headers=headers)
     page = make_response(render_template("failure.html", code=code, message=message(code), detail=detail))
     page.status_code = status or RESPONSES[code].status
     page.headers.update(headers or {})
@@ -93,7 +106,7 @@ def _answer(
 
 
 def wants_page() -> bool:
-    """A browser outside the API: JSON is the answer to everybody else."""
+    """Return whether a browser asks, outside the API; every other client gets JSON."""
     if request.path.startswith("/api/"):
         return False
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"

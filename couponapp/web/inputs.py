@@ -12,7 +12,7 @@ from wsgiref.types import WSGIEnvironment
 from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from couponapp.errors import InvalidRequest
+from couponapp.errors import CouponNotFound, InvalidRequest
 
 MAX_ID = 2**63 - 1  # PostgreSQL's bigint
 MAX_BODY_BYTES = 16 * 1024
@@ -29,6 +29,18 @@ def parse_id(text: str) -> int | None:
         return None
     number = int(text)
     return number if number <= MAX_ID else None
+
+
+def parse_coupon_id(text: str) -> int:
+    """Return the id of a coupon from a path.
+
+    Raises:
+        CouponNotFound: no coupon can have it.
+    """
+    number = parse_id(text)
+    if number is None:
+        raise CouponNotFound()
+    return number
 
 
 def check_body(environ: WSGIEnvironment) -> None:

@@ -60,7 +60,7 @@ def test_the_service_as_it_is_keeps_every_promise(scenario: Scenario) -> None:
     ("statement", "told"),
     [
         ("takes no piece", "exactly the stock"),
-        ("tells nobody", "verify"),
+        ("writes no outbox row", "verify"),
     ],
 )
 def test_a_wrong_statement_breaks_a_promise_of_a_load(

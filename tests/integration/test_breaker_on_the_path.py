@@ -21,8 +21,8 @@ from couponapp.errors import (
     TooManyRequests,
 )
 from couponapp.guards.circuit_breaker import CircuitBreaker, Forced
+from couponapp.storage.driver import is_database_failure
 from couponapp.storage.pool import Pool
-from couponapp.web.app import is_database_failure
 from tests.support.postgres_proxy import PostgresProxy
 from tests.support.servers import wait_until
 

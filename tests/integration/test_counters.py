@@ -11,7 +11,9 @@ import pytest
 from limits import RateLimitItem, RateLimitItemPerMinute
 from redis import Redis
 
-from couponapp.guards.counters import Hit, MemoryCounters, RateLimitStatus, SharedCounters, Window
+from couponapp.guards.hits import Hit, RateLimitStatus
+from couponapp.guards.memory_counters import MemoryCounters, Window
+from couponapp.guards.redis_counters import RedisCounters
 
 USERS = [f"user-{number}" for number in range(6)]
 WINDOW_S = 60
@@ -33,22 +35,22 @@ class Reference:
         self._began_s: dict[str, float] = {}
         self._hits: Counter[str] = Counter()
 
-    def count(self, asked: Sequence[Hit]) -> tuple[bool, int]:
-        for one in asked:
+    def count(self, hits: Sequence[Hit]) -> tuple[bool, int]:
+        for one in hits:
             if self._clock() - self._began_s.get(one.key, -WINDOW_S) >= WINDOW_S:
                 self._hits[one.key] = 0
-        for one in asked:
+        for one in hits:
             if self._hits[one.key] >= one.limit.amount:
                 return True, 0
-        for one in asked:
+        for one in hits:
             if not self._hits[one.key]:
                 self._began_s[one.key] = self._clock()
             self._hits[one.key] += 1
-        return False, asked[0].limit.amount - self._hits[asked[0].key]
+        return False, hits[0].limit.amount - self._hits[hits[0].key]
 
 
-def limits_of(user: str, *, own: int = 3, together: int = 10) -> list[Hit]:
-    return [Hit(user, RateLimitItemPerMinute(own)), Hit("all", RateLimitItemPerMinute(together))]
+def limits_of(user: str, *, own: int = 3, overall: int = 10) -> list[Hit]:
+    return [Hit(user, RateLimitItemPerMinute(own)), Hit("all", RateLimitItemPerMinute(overall))]
 
 
 def steps(seed: int, count: int) -> list[tuple[str, float]]:
@@ -57,8 +59,25 @@ def steps(seed: int, count: int) -> list[tuple[str, float]]:
     return [(chance.choice(USERS), chance.choice((0.0, 0.0, 0.0, 1.0, 7.5, 30.0, 60.0))) for _ in range(count)]
 
 
-def told(status: RateLimitStatus) -> tuple[bool, int]:
+def reported(status: RateLimitStatus) -> tuple[bool, int]:
     return status.refused, 0 if status.refused else status.remaining
+
+
+@pytest.mark.parametrize("where", ["memory", "Redis"])
+def test_a_look_at_a_limit_counts_nothing_and_sees_when_it_is_used_up(redis_url: str, where: str) -> None:
+    counters = (
+        MemoryCounters(1)
+        if where == "memory"
+        else RedisCounters(lambda: Redis.from_url(redis_url), timeout_s=PATIENT_S)
+    )
+    one = [Hit("kim", RateLimitItemPerMinute(1))]
+    looks = [counters.count(one, 0) for _ in range(3)]
+    assert [look and reported(look) for look in looks] == [(False, 1)] * 3
+    assert [(status := counters.count(one)) and status.refused for _ in range(2)] == [False, True]
+    after = counters.count(one, 0)
+    assert after is not None
+    assert (after.refused, after.remaining) == (True, 0)
+    assert 1 <= after.reset_s <= WINDOW_S
 
 
 def differences(counters: MemoryCounters, clock: Clock, seed: int) -> int:
@@ -66,32 +85,32 @@ def differences(counters: MemoryCounters, clock: Clock, seed: int) -> int:
     reference, wrong = Reference(clock), 0
     for user, passed_s in steps(seed, 300):
         clock.now_s += passed_s
-        wrong += told(counters.count(limits_of(user))) != reference.count(limits_of(user))
+        wrong += reported(counters.count(limits_of(user))) != reference.count(limits_of(user))
     return wrong
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_in_memory_every_answer_is_that_of_the_reference(seed: int) -> None:
+def test_in_memory_every_status_is_that_of_the_reference(seed: int) -> None:
     clock = Clock()
     assert differences(MemoryCounters(1, clock=clock), clock, seed) == 0
 
 
 class CountsAsItGoes(MemoryCounters):
-    """The negative control: one limit after the other, each counted at once."""
+    """Negative control: one limit after the other, each counted at once."""
 
-    def count(self, asked: Sequence[Hit]) -> RateLimitStatus:
-        for one in asked:
+    def count(self, hits: Sequence[Hit], cost: int = 1) -> RateLimitStatus:
+        for one in hits:
             if (seen := super().count([one])).refused:
                 return seen
-        return super().count(asked)
+        return super().count(hits, cost)
 
 
 class ForgetsTooLate(MemoryCounters):
-    """The negative control: at the very end of a window it still counts."""
+    """Negative control: at the very end of a window it still counts."""
 
-    def _window(self, asked: Hit, now_s: float) -> Window:
-        found = self._windows.get(f"{asked.key}:{asked.limit}")
-        return found if found and found.ends_s == now_s else super()._window(asked, now_s)
+    def _window(self, hit: Hit, now_s: float) -> Window:
+        found = self._windows.get(hit.name)
+        return found if found and found.ends_s == now_s else super()._window(hit, now_s)
 
 
 @pytest.mark.parametrize("wrong", [CountsAsItGoes, ForgetsTooLate])
@@ -101,9 +120,9 @@ def test_the_reference_catches_wrong_counters(wrong: type[MemoryCounters]) -> No
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_in_redis_every_answer_is_that_of_the_reference(redis_url: str, seed: int) -> None:
+def test_in_redis_every_status_is_that_of_the_reference(redis_url: str, seed: int) -> None:
     redis, clock = Redis.from_url(redis_url), Clock()
-    counters = SharedCounters(lambda: Redis.from_url(redis_url), timeout_s=PATIENT_S)
+    counters = RedisCounters(lambda: Redis.from_url(redis_url), timeout_s=PATIENT_S)
     reference, ends_s = Reference(clock), dict[str, float]()
     for user, passed_s in steps(seed, 150):
         clock.now_s += passed_s
@@ -113,7 +132,7 @@ def test_in_redis_every_answer_is_that_of_the_reference(redis_url: str, seed: in
             del ends_s[key]
         seen = counters.count(limits_of(user))
         assert seen is not None
-        assert told(seen) == reference.count(limits_of(user))
+        assert reported(seen) == reference.count(limits_of(user))
         if not seen.refused:
             for key in (user, "all"):
                 ends_s.setdefault(key, clock.now_s + WINDOW_S)
@@ -124,12 +143,12 @@ def test_32_threads_pass_exactly_as_many_as_the_limits_allow(redis_url: str, whe
     count: Callable[[Sequence[Hit]], RateLimitStatus | None] = (
         MemoryCounters(1).count
         if where == "memory"
-        else SharedCounters(lambda: Redis.from_url(redis_url), timeout_s=PATIENT_S).count
+        else RedisCounters(lambda: Redis.from_url(redis_url), timeout_s=PATIENT_S).count
     )
 
     def passes(number: int) -> str | None:
         user = USERS[number % len(USERS)]
-        seen = count(limits_of(user, own=20, together=90))
+        seen = count(limits_of(user, own=20, overall=90))
         assert seen is not None
         return None if seen.refused else user
 
@@ -139,7 +158,7 @@ def test_32_threads_pass_exactly_as_many_as_the_limits_allow(redis_url: str, whe
     assert max(passed.values()) <= 20
 
 
-def test_what_was_counted_in_vain_can_be_given_back_but_never_below_zero() -> None:
+def test_a_hit_can_be_given_back_but_a_count_never_falls_below_zero() -> None:
     clock = Clock()
     counters, one = MemoryCounters(1, clock=clock), Hit("kim", RateLimitItemPerMinute(1))
     counters.count([one])

@@ -12,8 +12,8 @@ from couponapp.config import settings
 from couponapp.issuing.statement import issue
 from couponapp.local.postgres import free_port
 from couponapp.planning import coupons
+from couponapp.services import Services
 from couponapp.storage.pool import Pool
-from couponapp.web.parts import Parts
 
 NewCoupon = Callable[..., int]
 Bearer = Callable[[str], dict[str, str]]
@@ -25,7 +25,7 @@ def ask(make_app: Callable[..., Flask], environ: dict[str, str], bearer: Bearer)
     """Asks a process that cannot issue and would refuse a second attempt for a day."""
     nobody = f"redis://127.0.0.1:{free_port()}/0"
     app = make_app(settings.load({**environ, "REDIS_URL": nobody, "COUPON_LIMIT_USER": "1/day"}))
-    service: Parts = app.extensions["couponapp"]
+    service: Services = app.extensions["couponapp"]
     assert service.issue_pool.warm_up(20)  # what was never opened would open at its first use
     service.issue_pool.close()
     client: FlaskClient = app.test_client()

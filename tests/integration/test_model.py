@@ -45,9 +45,9 @@ def test_whatever_happens_the_service_does_what_the_model_does(stand: Stand) -> 
 
 WRONG_ISSUING = {
     "does not know its own issuance again": {"Outcome.ISSUED if issuance.code == self._codes[number] else": ""},
-    "asks again with new codes": {
-        "        try:\n            work.go_on(statement)\n": "        work._codes = [new_code() for _ in claims]\n"
-        "        try:\n            work.go_on(statement)\n"
+    "runs again with new codes": {
+        "        try:\n            batch.run(statement)\n": "        batch._codes = [new_code() for _ in requests]\n"
+        "        try:\n            batch.run(statement)\n"
     },
 }
 WRONG_PLANNING = {

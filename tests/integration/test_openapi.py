@@ -192,7 +192,7 @@ def provoking(
     app: Flask, make_app: MakeApp, environ: dict[str, str], bearer: Bearer, new_coupon: NewCoupon, pool: Pool
 ) -> list[Request]:
     """Requests that together meet every answer: the application, operation, parameters, headers, body."""
-    limited = make_app(settings.load({**environ, "COUPON_LIMIT_GLOBAL": "1/day"}))
+    limited = make_app(settings.load({**environ, "COUPON_LIMIT_GLOBAL": "1/day", "COUPON_LIMIT_MY_COUPONS": "1/day"}))
     nowhere = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
     broken = make_app(settings.load(service_environ(nowhere, environ["REDIS_URL"], COUPON_DEADLINE_MS="100")))
     kim, lee, foreign = bearer("kim"), bearer("lee"), {**bearer("kim"), "Host": "evil.example"}
@@ -222,7 +222,7 @@ def provoking(
         (app, issue, of(new_coupon(opens_in_s=100)), kim, b""),
         (app, issue, of(fresh), as_json, b" " * (MAX_BODY_BYTES + 1)),
         (app, issue, of(fresh), kim, b"{}"),  # UNSUPPORTED_MEDIA_TYPE
-        *((limited, issue, of(fresh), kim, b"") for _ in range(2)),
+        *((limited, operation, of(fresh), kim, b"") for operation in everywhere[2:] for _ in range(2)),
         *((app, operation, of(fresh), kim, b"") for operation in everywhere),
         *((app, operation, of(4711), lee, b"") for operation in everywhere),
         *((app, operation, of(fresh), foreign, b"") for operation in everywhere),

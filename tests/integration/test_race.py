@@ -27,33 +27,36 @@ from tests.support.servers import wait_until
 NewCoupon = Callable[..., int]
 
 # The wrong variants share our snapshot and our answer and differ in the writing part only.
-_SEEN: LiteralString = f"WITH seen AS MATERIALIZED ({ours._SEEN}),"
-_ANSWER: LiteralString = ours.ISSUE[ours.ISSUE.index("SELECT seen.n, seen.coupon_id") :]
+_EVALUATED: LiteralString = f"WITH evaluated AS MATERIALIZED ({ours._EVALUATED}),"
+_ANSWER: LiteralString = ours.ISSUE[ours.ISSUE.index("SELECT evaluated.n, evaluated.coupon_id") :]
 _RETURNING: LiteralString = "RETURNING id, user_id, code, issued_at, expires_at"
-_TOLD: LiteralString = "told AS (INSERT INTO outbox (kind, issuance_id) SELECT 'issuance.issued', id FROM issued)"
+_OUTBOX_ROWS: LiteralString = (
+    "outbox_rows AS (INSERT INTO outbox (kind, issuance_id) SELECT 'issuance.issued', id FROM issued)"
+)
 _UPDATE_FIRST: LiteralString = """
 reserved AS (
     UPDATE coupon_stock AS s SET remaining = s.remaining - 1
-    FROM seen
-    WHERE s.coupon_id = seen.coupon_id AND s.lane = 0 AND s.remaining > 0 AND seen.verdict = 'ISSUED' {and_not_held}
-    RETURNING s.coupon_id, seen.asker, seen.new_code, seen.key, seen.valid_days
+    FROM evaluated
+    WHERE s.coupon_id = evaluated.coupon_id AND s.lane = 0 AND s.remaining > 0
+      AND evaluated.verdict = 'ISSUED' {and_not_held}
+    RETURNING s.coupon_id, evaluated.requester, evaluated.new_code, evaluated.key, evaluated.valid_days
 ),
 issued AS (
     INSERT INTO issuances (coupon_id, user_id, code, idempotency_key, expires_at)
-    SELECT coupon_id, asker, new_code, key, now() + make_interval(days => valid_days) FROM reserved
+    SELECT coupon_id, requester, new_code, key, now() + make_interval(days => valid_days) FROM reserved
     ON CONFLICT DO NOTHING
     {returning}
 ),
 """
 _NOT_HELD: LiteralString = """
-    AND NOT EXISTS (SELECT FROM issuances i WHERE i.coupon_id = s.coupon_id AND i.user_id = seen.asker)
+    AND NOT EXISTS (SELECT FROM issuances i WHERE i.coupon_id = s.coupon_id AND i.user_id = evaluated.requester)
 """
 
 UPDATE_THEN_INSERT_THAT_DOES_NOTHING: LiteralString = (
-    _SEEN + _UPDATE_FIRST.format(and_not_held="", returning=_RETURNING) + _TOLD + _ANSWER
+    _EVALUATED + _UPDATE_FIRST.format(and_not_held="", returning=_RETURNING) + _OUTBOX_ROWS + _ANSWER
 )
 UPDATE_THAT_LOOKS_FOR_THE_ISSUANCE: LiteralString = (
-    _SEEN + _UPDATE_FIRST.format(and_not_held=_NOT_HELD, returning=_RETURNING) + _TOLD + _ANSWER
+    _EVALUATED + _UPDATE_FIRST.format(and_not_held=_NOT_HELD, returning=_RETURNING) + _OUTBOX_ROWS + _ANSWER
 )
 INSERT_THAT_STAYS_WHEN_NO_PIECE_IS_LEFT: LiteralString = ours.ISSUE.replace(
     "CASE WHEN reserved.coupon_id IS NOT NULL THEN issued.id END", "issued.id"
@@ -179,7 +182,7 @@ def mixed(users: int, each: int) -> list[str]:
     return calls
 
 
-IN_THE_ORDER_OF_THEIR_COMING: LiteralString = ours.ISSUE.replace('ORDER BY asker COLLATE "C"', "")
+IN_THE_ORDER_OF_THEIR_COMING: LiteralString = ours.ISSUE.replace('ORDER BY requester COLLATE "C"', "")
 
 
 @pytest.mark.parametrize(("statement", "deadlocks"), [(ours.ISSUE, 0), (IN_THE_ORDER_OF_THEIR_COMING, 1)])

@@ -15,8 +15,10 @@ from prometheus_client import REGISTRY
 from redis import Redis
 
 from couponapp.errors import TooManyRequests
-from couponapp.guards import counters, strategy
-from couponapp.guards.rate_limits import REDIS_TIMEOUT_S, LimitRates, RateLimits, headers_of
+from couponapp.guards import redis_counters
+from couponapp.guards.hits import RateLimitStatus
+from couponapp.guards.rate_limits import REDIS_TIMEOUT_S, FallbackCounters, LimitRates, RateLimits
+from couponapp.guards.strategy import AllOrNone
 from couponapp.local.postgres import free_port
 from couponapp.local.valkey import EmbeddedValkey
 from loadtest.testbed.tcp_proxy import relay_to
@@ -32,29 +34,24 @@ class Process:
 
     def __init__(self, redis_url: str, rates: LimitRates, *, processes: int = 1, timeout_s: float = PATIENT_S) -> None:
         self.rates = rates
-        self._app = Flask("limits")
-        self._limits = RateLimits(
+        counters = FallbackCounters(
             lambda s: Redis.from_url(redis_url, socket_timeout=s, socket_connect_timeout=s),
-            scope="test",
-            rates=lambda: self.rates,
             processes=processes,
             timeout_s=timeout_s,
         )
+        self._limits = RateLimits(AllOrNone(counters=counters), scope="test", rates=lambda: self.rates)
 
     def passes(self, user: str, address: str = "") -> bool:
-        """One attempt of a user: it is counted, or refused."""
-        return self.headers(user, address)["passes"] == "yes"
+        """Make one attempt of a user: it counts, or is refused."""
+        try:
+            self.hit(user, address)
+        except TooManyRequests:
+            return False
+        return True
 
-    def headers(self, user: str, address: str = "") -> dict[str, str]:
-        """One attempt, and what its answer would tell of the limits."""
-        with self._app.app_context():
-            told = {"passes": "yes"}
-            try:
-                self._limits.check(user, address)
-            except TooManyRequests as refusal:
-                told = {"passes": "no", "Retry-After": str(refusal.retry_after_s)}
-            seen = strategy.rate_limit_status()
-            return told | (headers_of(seen) if seen else {})
+    def hit(self, user: str, address: str = "") -> RateLimitStatus:
+        """Make one attempt, and return how it stands."""
+        return self._limits.hit(user, address)
 
 
 @pytest.fixture
@@ -142,7 +139,7 @@ def test_all_limits_cost_one_round_trip(redis_url: str, redis: Redis) -> None:
         for name, stats in after.items()
         if stats["calls"] != before.get(name, {"calls": 0})["calls"]
     }
-    sent_by_the_script = {"cmdstat_get", "cmdstat_incr", "cmdstat_pttl", "cmdstat_pexpire"}
+    sent_by_the_script = {"cmdstat_get", "cmdstat_incrby", "cmdstat_pttl", "cmdstat_pexpire"}
     assert {name: n for name, n in called.items() if name not in sent_by_the_script | {"cmdstat_info"}} == {
         "cmdstat_evalsha": 1
     }
@@ -164,13 +161,15 @@ def test_the_numbers_can_change_while_running(redis_url: str) -> None:
     assert [process.passes("kim") for _ in range(4)] == [True, True, True, False]
 
 
-def test_the_headers_tell_how_one_stands(redis_url: str) -> None:
+def test_an_attempt_shows_how_its_user_stands(redis_url: str) -> None:
     process = Process(redis_url, LimitRates("2/minute", MANY))
-    first, _, third = process.headers("kim"), process.headers("kim"), process.headers("kim")
-    assert (first["RateLimit-Limit"], first["RateLimit-Remaining"]) == ("2", "1")
-    assert "Retry-After" not in first
-    assert third["RateLimit-Remaining"] == "0"
-    assert 1 <= int(third["Retry-After"]) <= 60
+    first, _ = process.hit("kim"), process.hit("kim")
+    assert (first.limit, first.remaining) == (2, 1)
+    assert 1 <= first.reset_s <= 60
+    with pytest.raises(TooManyRequests) as refusal:
+        process.hit("kim")
+    assert refusal.value.limit == 2
+    assert 1 <= refusal.value.retry_after_s <= 60
 
 
 def test_without_redis_each_process_takes_its_part_of_the_limit_of_all() -> None:
@@ -183,7 +182,7 @@ def test_without_redis_each_process_takes_its_part_of_the_limit_of_all() -> None
 def test_50_threads_at_the_moment_redis_freezes_get_no_error_and_redis_is_used_again(
     valkey: EmbeddedValkey, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, counters.__name__)
+    caplog.set_level(logging.INFO, redis_counters.__name__)
     process = Process(valkey.url, LimitRates(MANY, MANY), timeout_s=REDIS_TIMEOUT_S)
     wait_until(lambda: process.passes("kim") and counts_in_redis(), timeout_s=30, what="Redis counts")
     caplog.clear()
@@ -198,7 +197,7 @@ def test_50_threads_at_the_moment_redis_freezes_get_no_error_and_redis_is_used_a
     redis.flushall()
     wait_until(lambda: process.passes("lee") and redis.keys("*lee*"), timeout_s=60, what="Redis counts again")
     assert counts_in_redis()
-    told = [record.message for record in caplog.records if record.name == counters.__name__]
+    told = [record.message for record in caplog.records if record.name == redis_counters.__name__]
     assert ["does not answer" in told[0], "answers again" in told[1]] == [True, True]
     assert len(told) == 2
 
@@ -221,7 +220,7 @@ def test_a_redis_that_answers_slowly_is_left_alone_until_it_is_quick(valkey: Emb
         process = Process(relay.url, LimitRates(MANY, MANY))
         assert process.passes("kim")
         relay.delay_s = 0.2  # within the patience of this test, and so never a time-out
-        for number in range(counters.SLOW_IN_A_ROW):
+        for number in range(redis_counters.SLOW_IN_A_ROW):
             assert process.passes(f"user-{number}")
         wait_until(lambda: not counts_in_redis(), timeout_s=10, what="slow is as good as away")
         relay.delay_s = 0.0

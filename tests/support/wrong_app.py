@@ -7,8 +7,8 @@ from importlib import import_module
 from couponapp.issuing.statement import issue_batch
 from tests.support.wrong_statements import WRONG_STATEMENTS
 
-_web = import_module("couponapp.web.app")
-_web.issue_batch = partial(issue_batch, statement=WRONG_STATEMENTS[os.environ["WRONG"]])  # type: ignore[attr-defined]
+_services = import_module("couponapp.services")
+_services.issue_batch = partial(issue_batch, statement=WRONG_STATEMENTS[os.environ["WRONG"]])  # type: ignore[attr-defined]
 
 from wsgi import app  # noqa: E402  # after the statement has been put in place
 

@@ -12,7 +12,7 @@ def changed(right: str, wrong: str) -> str:
 
 
 TOLD_OF_A_RESERVED_PIECE = "CASE WHEN reserved.coupon_id IS NOT NULL THEN issued.id END"
-TOLD = ISSUE[ISSUE.index("told AS (") : ISSUE.index("SELECT seen.n, seen.coupon_id")]
+OUTBOX_ROWS = ISSUE[ISSUE.index("outbox_rows AS (") : ISSUE.index("SELECT evaluated.n, evaluated.coupon_id")]
 WRONG_STATEMENTS = {
     "takes one piece for all of a group": changed("s.remaining - taken.pieces", "s.remaining - 1"),
     "lets in more of a group than there are pieces": changed(" AND place <= remaining", "").replace(
@@ -28,6 +28,6 @@ WRONG_STATEMENTS = {
     "is sold out too early": changed("s.remaining = 0 OR", "s.remaining <= 5 OR"),
     "goes on while paused": changed("WHEN c.state = 'paused' THEN 'PAUSED'", ""),
     "does not wait a second after a restock": changed(" OR now() < c.stocked_from", ""),
-    "shows a new code to a holder": changed("coalesce(issued.code, seen.code)", "seen.new_code"),
-    "tells nobody": ISSUE.replace(TOLD.rstrip(), "told AS (SELECT 1)\n"),
+    "shows a new code to a holder": changed("coalesce(issued.code, evaluated.code)", "evaluated.new_code"),
+    "writes no outbox row": ISSUE.replace(OUTBOX_ROWS.rstrip(), "outbox_rows AS (SELECT 1)\n"),
 }

@@ -7,14 +7,14 @@ import threading
 from dataclasses import replace
 
 from couponapp.config import settings
-from couponapp.guards.rate_limits import LimitRates, RateLimits
+from couponapp.guards.rate_limits import FallbackCounters
 from couponapp.issuing.catalogue import Catalogue
+from couponapp.services import Services, compose, rate_limits
 from couponapp.storage import pool
 from couponapp.storage.pool import Timeouts
 from couponapp.storage.redis import connect
 from couponapp.storage.watchdog import HasDescriptor, Watch, Watchdog
 from couponapp.web import create_app
-from couponapp.web.parts import EXTENSION, Parts
 
 LONG_S = 60
 
@@ -34,21 +34,17 @@ def without_bounds() -> None:
     )
 
 
-def without_pools_of_their_own(parts: Parts) -> Parts:
+def without_pools_of_their_own(services: Services) -> Services:
     """Look-ups and attempts share one pool."""
-    return replace(parts, read_pool=parts.issue_pool, catalogue=Catalogue(parts.issue_pool))
+    catalogue = Catalogue(services.issue_pool)
+    issuing = replace(services.issuing, catalogue=catalogue)
+    return replace(services, read_pool=services.issue_pool, catalogue=catalogue, issuing=issuing)
 
 
-def without_short_redis_time_outs(parts: Parts) -> Parts:
+def without_short_redis_time_outs(services: Services) -> Services:
     """Redis may take five seconds, as with Flask-Limiter's own settings."""
-    rates = LimitRates(config.limit_user, config.limit_global)
-    limits = RateLimits(
-        lambda timeout_s: connect(config.redis_url, timeout_s=timeout_s),
-        scope="issue",
-        rates=lambda: rates,
-        timeout_s=5.0,
-    )
-    return replace(parts, limits=limits)
+    counters = FallbackCounters(lambda timeout_s: connect(config.redis_url, timeout_s=timeout_s), timeout_s=5.0)
+    return replace(services, issuing=replace(services.issuing, limits=rate_limits(config, counters)))
 
 
 def without_a_look_at_sessions() -> None:
@@ -61,7 +57,8 @@ if os.environ["WITHOUT"] == "bounds":
     without_bounds()
 if os.environ["WITHOUT"] == "look at sessions":
     without_a_look_at_sessions()
-app = create_app(config)
 changes = {"pools": without_pools_of_their_own, "redis time-outs": without_short_redis_time_outs}
+services = compose(config)
 if change := changes.get(os.environ["WITHOUT"]):
-    app.extensions[EXTENSION] = change(app.extensions[EXTENSION])
+    services = change(services)
+app = create_app(config, services)

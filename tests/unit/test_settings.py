@@ -116,6 +116,8 @@ BAD_VALUES: dict[str, list[str]] = {
     "COUPON_LIMIT_GLOBAL": ["unlimited", "0/second"],
     "COUPON_LIMIT_PROCESS": ["5/", "/minute", "1.5/second"],
     "COUPON_LIMIT_ADDRESS": ["100", "0/minute"],
+    "COUPON_LIMIT_MY_COUPONS": ["100", "0/minute"],
+    "COUPON_LIMIT_LOGIN": ["100", "0/minute"],
     "COUPON_DEADLINE_MS": ["99", "60001", "1s"],
     "COUPON_BACKLOG_MS": ["-1", "60001", "50ms"],
     "COUPON_CLIENT_TIMEOUT_S": ["0", "301", "10s"],

@@ -50,6 +50,7 @@ def document() -> Schema:
 
 
 _NOTHING: Schema = {"type": "null"}
+_RETRY_AFTER: Schema = {"Retry-After": {"schema": {"type": "integer"}}}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _ID: Schema = {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_ID}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
@@ -174,14 +175,13 @@ def _issue() -> Schema:
         "PAYLOAD_TOO_LARGE": _NOTHING,
         "UNSUPPORTED_MEDIA_TYPE": _NOTHING,
     }
-    retry = {"Retry-After": {"schema": {"type": "integer"}}}
     headers: dict[int, Schema] = {
         201: {
             "Location": {"schema": {"type": "string"}},
             "Idempotency-Replayed": {"schema": {"const": "true"}, "description": "The answer of an earlier request."},
         },
-        409: retry,
-        429: retry,
+        409: _RETRY_AFTER,
+        429: _RETRY_AFTER,
     }
     return _operation(
         "issueCoupon",
@@ -208,12 +208,25 @@ def _my_coupons() -> Schema:
         },
     ]
     data = _object(issuances={"type": "array", "items": _ref("Issuance")}, nextCursor={"type": ["string", "null"]})
-    return _operation("listMyCoupons", "The caller's issuances, newest first", {"OK": data}, parameters=parameters)
+    answers = {"OK": data, "TOO_MANY_REQUESTS": _NOTHING}
+    return _operation(
+        "listMyCoupons",
+        "The caller's issuances, newest first",
+        answers,
+        headers={429: _RETRY_AFTER},
+        parameters=parameters,
+    )
 
 
 def _my_coupon() -> Schema:
-    answers = {"OK": _ref("Issuance"), "NOT_FOUND": _NOTHING}
-    return _operation("getMyCoupon", "One of the caller's issuances", answers, parameters=[_path_id("issuanceId")])
+    answers = {"OK": _ref("Issuance"), "NOT_FOUND": _NOTHING, "TOO_MANY_REQUESTS": _NOTHING}
+    return _operation(
+        "getMyCoupon",
+        "One of the caller's issuances",
+        answers,
+        headers={429: _RETRY_AFTER},
+        parameters=[_path_id("issuanceId")],
+    )
 
 
 def _readyz() -> Schema:

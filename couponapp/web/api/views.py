@@ -11,10 +11,11 @@ from couponapp.issuing import issuances
 from couponapp.issuing.catalogue import Coupon
 from couponapp.issuing.issuances import Issuance
 from couponapp.issuing.statement import IssueResult, Outcome
-from couponapp.web import holdings, inputs
-from couponapp.web.attempt import attempt_to_issue
-from couponapp.web.parts import parts
-from couponapp.web.responses import answer, retry_after, timestamp
+from couponapp.web import held_coupons, inputs
+from couponapp.web.current import services
+from couponapp.web.identity import bearer_user
+from couponapp.web.limits import limited, per_bearer
+from couponapp.web.responses import json_response, rate_limit_headers, retry_after, timestamp
 
 API_PREFIX = "/api/v1"
 api = Blueprint("api", __name__, url_prefix=API_PREFIX)
@@ -23,70 +24,70 @@ api = Blueprint("api", __name__, url_prefix=API_PREFIX)
 @api.post("/coupons/<coupon_id>/issue")
 def issue_coupon(coupon_id: str) -> Response:
     """Issue one coupon to the caller."""
-    service, environ = parts(), request.environ  # asked for once: Flask's proxies cost more than what they stand for
-    user_id = service.identity.of_bearer(environ)
+    environ = request.environ  # Flask's proxies cost more than what they stand for
+    user_id = bearer_user(environ)
     inputs.check_body(environ)
     key = inputs.idempotency_key(environ)
-    return answer_attempt(
-        attempt_to_issue(service, coupon_id, user_id, key=key, address=environ.get("REMOTE_ADDR", ""))
-    )
+    number = inputs.parse_coupon_id(coupon_id)
+    return issue_response(services().issuing.issue(number, user_id, key, environ.get("REMOTE_ADDR", "")))
 
 
-def answer_attempt(attempt: IssueResult) -> Response:
-    """One outcome as HTTP."""
-    data = issuance_json(attempt.issuance) if attempt.issuance else None
-    if attempt.outcome in (Outcome.ISSUED, Outcome.REPLAYED):
-        assert attempt.issuance is not None
-        headers = {"Location": f"{API_PREFIX}/me/coupons/{attempt.issuance.id}"}
-        if attempt.outcome is Outcome.REPLAYED:
+def issue_response(result: IssueResult) -> Response:
+    """Return one result as HTTP."""
+    data = issuance_json(result.issuance) if result.issuance else None
+    headers = rate_limit_headers(result.rate_limit) if result.rate_limit else {}
+    if result.outcome in (Outcome.ISSUED, Outcome.REPLAYED):
+        assert result.issuance is not None
+        headers["Location"] = f"{API_PREFIX}/me/coupons/{result.issuance.id}"
+        if result.outcome is Outcome.REPLAYED:
             headers["Idempotency-Replayed"] = "true"
-        return answer("ISSUED", data, headers=headers)
-    if attempt.outcome is Outcome.NOT_OPEN:
-        assert attempt.opens_at is not None
-        return answer("NOT_OPEN", {"opensAt": timestamp(attempt.opens_at)}, headers=retry_after(attempt.retry_after_s))
-    return answer(attempt.outcome.value, data)
+        return json_response("ISSUED", data, headers=headers)
+    if result.outcome is Outcome.NOT_OPEN:
+        assert result.opens_at is not None
+        headers |= retry_after(result.retry_after_s)
+        return json_response("NOT_OPEN", {"opensAt": timestamp(result.opens_at)}, headers=headers)
+    return json_response(result.outcome.value, data, headers=headers)
 
 
 @api.get("/coupons")
 def list_coupons() -> Response:
-    """Coupons that run or are to come."""
-    return answer("OK", {"coupons": [coupon_json(coupon) for coupon in parts().catalogue.current()]})
+    """Return the coupons that run or are to come."""
+    return json_response("OK", {"coupons": [coupon_json(coupon) for coupon in services().catalogue.current()]})
 
 
 @api.get("/coupons/<coupon_id>")
 def get_coupon(coupon_id: str) -> Response:
-    """One coupon."""
-    number = inputs.parse_id(coupon_id)
-    coupon = parts().catalogue.coupon(number) if number else None
+    """Return one coupon."""
+    coupon = services().catalogue.coupon(inputs.parse_coupon_id(coupon_id))
     if coupon is None:
         raise CouponNotFound()
-    return answer("OK", coupon_json(coupon))
+    return json_response("OK", coupon_json(coupon))
 
 
 @api.get("/me/coupons")
+@limited("limit_my_coupons", per_bearer)
 def my_coupons() -> Response:
-    """The caller's issuances, newest first."""
-    user_id = parts().identity.of_bearer(request.environ)
-    parts().backlog.check()
-    page, next_cursor = holdings.asked_page(user_id)
-    return answer("OK", {"issuances": [issuance_json(one) for one in page], "nextCursor": next_cursor})
+    """Return the caller's issuances, newest first."""
+    page, next_cursor = held_coupons.requested_page(bearer_user(request.environ))
+    return json_response("OK", {"issuances": [issuance_json(one) for one in page], "nextCursor": next_cursor})
 
 
 @api.get("/me/coupons/<issuance_id>")
+@limited("limit_my_coupons", per_bearer)
 def my_coupon(issuance_id: str) -> Response:
-    """One of the caller's issuances; somebody else's is not found."""
-    user_id = parts().identity.of_bearer(request.environ)
-    parts().backlog.check()
+    """Return one of the caller's issuances; another user's is not found."""
+    user_id = bearer_user(request.environ)
+    services().overload.check()
     number = inputs.parse_id(issuance_id)
-    found = issuances.one_of_holder(parts().read_pool, user_id, number) if number else None
+    found = issuances.one_of_holder(services().read_pool, user_id, number) if number else None
     if found is None:
         raise NotFound()
-    return answer("OK", issuance_json(found))
+    return json_response("OK", issuance_json(found))
 
 
 def coupon_json(coupon: Coupon) -> dict[str, Any]:
-    """A coupon as the API shows it."""
-    mono_s = parts().catalogue.mono_s()
+    """Return a coupon as the API shows it."""
+    mono_s = services().catalogue.mono_s()
     return {
         "couponId": coupon.id,
         "name": coupon.name,
@@ -102,7 +103,7 @@ def coupon_json(coupon: Coupon) -> dict[str, Any]:
 
 
 def issuance_json(issuance: Issuance) -> dict[str, Any]:
-    """An issuance as the API shows it to its holder."""
+    """Return an issuance as the API shows it to its holder."""
     return {
         "issuanceId": issuance.id,
         "couponId": issuance.coupon_id,

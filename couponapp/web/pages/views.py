@@ -13,10 +13,11 @@ from couponapp.auth import tokens
 from couponapp.errors import CouponNotFound, TooManyRequests, Unauthenticated, Unavailable
 from couponapp.issuing.catalogue import Coupon, Status
 from couponapp.issuing.statement import Outcome
-from couponapp.web import holdings, inputs
-from couponapp.web.attempt import attempt_to_issue
-from couponapp.web.error_handlers import note
-from couponapp.web.parts import parts
+from couponapp.web import held_coupons, inputs
+from couponapp.web.current import services
+from couponapp.web.error_handlers import report_unavailable
+from couponapp.web.identity import cookie_user
+from couponapp.web.limits import limited, per_address, per_visitor
 from couponapp.web.responses import language, message
 from couponapp.web.translations import word
 
@@ -24,27 +25,26 @@ pages = Blueprint("pages", __name__)
 login = Blueprint("login", __name__)
 
 DEMO_SESSION_S = 24 * 3600
-# What can be had comes first; among equals, what opens or has opened closest to now.
+# Open coupons come first; among equals, what opens or has opened closest to now.
 _ORDER = (Status.OPEN, Status.SCHEDULED, Status.PAUSED, Status.SOLD_OUT, Status.CLOSED)
 _WEEKDAYS = "월화수목금토일"
 
 
 @pages.get("/")
 def home() -> Response:
-    """Coupons that run or are to come."""
-    mono_s = parts().catalogue.mono_s()
+    """Show the coupons that run or are to come."""
+    mono_s = services().catalogue.mono_s()
 
-    def place(coupon: Coupon) -> tuple[int, timedelta]:
+    def rank(coupon: Coupon) -> tuple[int, timedelta]:
         return _ORDER.index(coupon.status(mono_s)), abs(coupon.opens_at - coupon.now(mono_s))
 
-    return _page("home.html", coupons=sorted(parts().catalogue.current(), key=place))
+    return _page("home.html", coupons=sorted(services().catalogue.current(), key=rank))
 
 
 @pages.get("/coupons/<coupon_id>")
 def show_coupon(coupon_id: str) -> Response:
-    """One coupon and its button."""
-    number = inputs.parse_id(coupon_id)
-    coupon = parts().catalogue.coupon(number) if number else None
+    """Show one coupon and its button."""
+    coupon = services().catalogue.coupon(inputs.parse_coupon_id(coupon_id))
     if coupon is None:
         raise CouponNotFound()
     return _page("coupon.html", coupon=coupon)
@@ -52,16 +52,17 @@ def show_coupon(coupon_id: str) -> Response:
 
 @pages.post("/coupons/<coupon_id>/issue")
 def issue_coupon(coupon_id: str) -> BaseResponse:
-    """The button. Whatever comes of it is told on the page that the redirect leads to."""
-    user_id = _user()
+    """Issue a coupon to the visitor. The page that the redirect leads to shows the outcome."""
+    user_id = cookie_user()
     if user_id is None:
         return _to_login(url_for(".show_coupon", coupon_id=coupon_id))
     try:
-        code = attempt_to_issue(parts(), coupon_id, user_id, key=None, address=request.remote_addr or "").outcome.value
+        number = inputs.parse_coupon_id(coupon_id)
+        code = services().issuing.issue(number, user_id, address=request.remote_addr or "").outcome.value
     except (TooManyRequests, Unavailable) as error:
         code = error.code
         if isinstance(error, Unavailable):
-            note(error)
+            report_unavailable(error)
     if code == Outcome.COUPON_NOT_FOUND:
         raise CouponNotFound()
     flash(code)
@@ -71,27 +72,28 @@ def issue_coupon(coupon_id: str) -> BaseResponse:
 
 
 @pages.get("/my-coupons")
+@limited("limit_my_coupons", per_visitor)
 def my_coupons() -> BaseResponse:
-    """What the visitor holds, newest first."""
-    user_id = _user()
+    """Show what the visitor holds, newest first."""
+    user_id = cookie_user()
     if user_id is None:
         return _to_login(url_for(".my_coupons"))
-    parts().backlog.check()
-    held, next_cursor = holdings.asked_page(user_id)
+    held, next_cursor = held_coupons.requested_page(user_id)
     return _page("my_coupons.html", held=held, next_cursor=next_cursor, now=datetime.now(UTC))
 
 
 @login.get("/login")
 def ask() -> Response:
-    """The demo login's form."""
+    """Show the form of the demo login."""
     return _page("login.html", next=_safe_next(request.args.get("next")), wrong=False)
 
 
 @login.post("/login")
+@limited("limit_login", per_address)
 def log_in() -> BaseResponse:
-    """Log in as anybody: sign a token for the name and keep it in the pages' cookie."""
+    """Log in under any name: sign a token for it and keep it in the pages' cookie."""
     target = _safe_next(request.form.get("next"))
-    settings = parts().settings
+    settings = services().settings
     try:
         token = tokens.sign(settings, request.form.get("user", "").strip(), ttl_s=DEMO_SESSION_S)
     except (Unauthenticated, UnicodeError):
@@ -113,10 +115,10 @@ def log_in() -> BaseResponse:
 
 @login.post("/logout")
 def log_out() -> BaseResponse:
-    """Forget the visitor."""
+    """Log out: drop the cookie and the session."""
     session.clear()
     answer = redirect(url_for("pages.home"), 303)
-    answer.delete_cookie(parts().settings.cookie_name, httponly=True, samesite="Lax")
+    answer.delete_cookie(services().settings.cookie_name, httponly=True, samesite="Lax")
     return answer
 
 
@@ -126,16 +128,16 @@ def _for_templates() -> dict[str, Any]:
         "word": word,
         "message": message,
         "language": language(),
-        "user_id": _user(),
-        "demo_login": parts().settings.demo_login,
-        "mono_s": parts().catalogue.mono_s(),
+        "user_id": cookie_user(),
+        "demo_login": services().settings.demo_login,
+        "mono_s": services().catalogue.mono_s(),
         "Status": Status,
     }
 
 
 @pages.app_template_filter("local_time")
 def _local_time(moment: datetime) -> str:
-    local = moment.astimezone(parts().settings.time_zone)
+    local = moment.astimezone(services().settings.time_zone)
     clock = f"{local:%H:%M:%S}" if local.second else f"{local:%H:%M}"
     if language() == "en":
         return f"{local.day} {local:%b %Y}, {clock} {local:%Z}"
@@ -149,23 +151,19 @@ def _page(template: str, **values: Any) -> Response:
     return response
 
 
-def _user() -> str | None:
-    return parts().identity.of_cookie(request)
-
-
 def _to_login(target: str) -> BaseResponse:
-    if not parts().settings.demo_login:
+    if not services().settings.demo_login:
         raise Unauthenticated()
     return redirect(url_for("login.ask", next=target), 303)
 
 
 def _safe_next(target: str | None) -> str:
-    """A path on this site, or the home page: never another host, never a header of its own."""
+    """Return a path on this site, or the home page: never another host, never a header of its own."""
     home_page = url_for("pages.home")
     if not target or not target.isprintable() or not target.startswith("/"):
         return home_page
     # Browsers read a backslash like a slash: «/\host» is another host.
     if "\\" in target or target.startswith("//"):
         return home_page
-    parts_of_url = urlsplit(target)
-    return target if not parts_of_url.scheme and not parts_of_url.netloc else home_page
+    url = urlsplit(target)
+    return target if not url.scheme and not url.netloc else home_page

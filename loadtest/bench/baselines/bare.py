@@ -13,4 +13,3 @@ def bare(coupon_id: str = "") -> Response:
 
 
 # What gunicorn.conf.py looks for after the fork.
-app.extensions["couponapp"] = None

@@ -15,7 +15,7 @@ _settings = settings.load()
 _pool: ConnectionPool | None = None
 
 app = Flask("for-update")
-app.extensions["couponapp"] = None
+
 app.before_request(identify)
 limiter = Limiter(key_func=lambda: "all", app=app, storage_uri=_settings.redis_url)
 

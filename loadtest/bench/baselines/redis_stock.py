@@ -58,7 +58,7 @@ _scheduler = threading.Lock()
 _loading = threading.Lock()
 
 app = Flask("redis-stock")
-app.extensions["couponapp"] = None
+
 app.before_request(identify)
 
 

@@ -1,18 +1,17 @@
 """Ours with one guard taken away at a time, all in the same processes, chosen by the path's first segment.
 
 `/~limits/api/v1/…` goes to the application without rate limits, `/~/api/v1/…` to the one with all
-guards. They share their pools and all parts but the one that is missing, so that what differs
+guards. They share their pools and everything but the guard that is missing, so that what differs
 between them is the guard, and not another process, another cache or another connection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
-
-from flask import Flask
 
 from couponapp.auth import tokens
 from couponapp.config import settings
@@ -20,32 +19,28 @@ from couponapp.config.settings import Settings
 from couponapp.guards.batcher import Batcher
 from couponapp.guards.circuit_breaker import Call, CircuitBreaker
 from couponapp.guards.deadline import Deadline
+from couponapp.guards.hits import RateLimitStatus
 from couponapp.guards.overload import OverloadGuard
-from couponapp.guards.rate_limits import RateLimits
 from couponapp.issuing.catalogue import Catalogue, Coupon
 from couponapp.issuing.sold_out import SoldOut
 from couponapp.issuing.statement import IssueRequest, IssueResult, issue_batch
+from couponapp.services import Services, compose, issue_batcher
 from couponapp.storage.pool import Connection, Pool, Timeouts
-from couponapp.web.app import MAX_TOGETHER, RESERVE, create_app
-from couponapp.web.identity import Identity
-from couponapp.web.parts import EXTENSION, Parts
+from couponapp.web.app import create_app
 
 PREFIX = "/~"
-Hit = tuple[int, IssueRequest]
 
 
-class NoLimits(RateLimits):
-    """Lets everybody pass and counts nobody."""
+class NoLimits:
+    """Lets every attempt pass and counts none."""
 
-    def __init__(self) -> None:
-        pass
-
-    def check(self, user_id: str, address: str = "") -> None:
-        """Do nothing."""
+    def hit(self, user_id: str, address: str) -> RateLimitStatus:
+        """Count nothing."""
+        return RateLimitStatus(False, 0, 0, 0)
 
 
-class NoBacklog(OverloadGuard):
-    """Refuses nobody, however long they have waited."""
+class NoOverloadGuard(OverloadGuard):
+    """Refuses no request, however long it has waited."""
 
     def check(self) -> None:
         """Do nothing."""
@@ -60,52 +55,59 @@ class NoBreaker(CircuitBreaker):
         yield Call(0, self._clock)
 
 
-class NoPlaces(Batcher[Hit, IssueResult]):
-    """Whoever comes goes on at once, alone, and waits for a connection like anybody else."""
+class NoBatcher(Batcher[int, IssueRequest, IssueResult]):
+    """Runs every request at once and alone; it waits for a connection like any other."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    def ask(self, question: Hit, deadline: Deadline, *, begins: Callable[[], None] = lambda: None) -> IssueResult:
-        """Answer without a place."""
-        begins()
-        coupon_id, claim = question
-        return issue_batch(self._pool, coupon_id, [claim], deadline=deadline)[0]
+    def submit(
+        self,
+        request: IssueRequest,
+        *,
+        batch_key: int,
+        unique_key: Hashable,
+        deadline: Deadline,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> IssueResult:
+        """Run a request without a slot."""
+        on_start()
+        return issue_batch(self._pool, batch_key, [request], deadline=deadline)[0]
 
 
 class NoCache(Catalogue):
     """Reads a coupon from PostgreSQL each time."""
 
     def coupon(self, coupon_id: int, *, wait_s: float | None = None) -> Coupon | None:
-        """One coupon, read now."""
+        """Return one coupon, read now."""
         return self._read_one(coupon_id)
 
 
-class NoMemory(SoldOut):
+class NoSoldOutList(SoldOut):
     """Never knows that a coupon is sold out."""
 
     def is_sold_out_for(self, coupon: Coupon, user_id: str, mono_s: float) -> bool:
-        """Not known."""
+        """Return that it is not known."""
         return False
 
 
-class Forgetting(tokens.CachingVerifier):
-    """Verifies a token each time it comes."""
+class NoTokenCache(tokens.CachingVerifier):
+    """Verifies a token each time."""
 
     def __init__(self, verifier: tokens.Verifier) -> None:
-        self._asked_each_time = verifier
+        self._uncached = verifier
 
     def verify(self, token: str) -> str:
-        """The user that a token speaks for; raises Unauthenticated."""
-        return self._asked_each_time.verify(token).user_id
+        """Return the user that a token speaks for; raises Unauthenticated."""
+        return self._uncached.verify(token).user_id
 
 
 class Unwatched(Pool):
-    """Cuts nobody off: only PostgreSQL's own time-outs bound a statement."""
+    """Cuts no connection off: only PostgreSQL's own time-outs bound a statement."""
 
     @contextmanager
     def connection(self, timeout_s: float | None = None) -> Iterator[Connection]:
-        """A pooled connection, for as long as it takes."""
+        """Yield a pooled connection, for as long as it takes."""
         # Not the pool's own context manager, as in `Pool`: it commits, and what is measured is the watchdog.
         pool = self._open()
         connection = pool.getconn(self._timeouts.wait_s)
@@ -115,31 +117,8 @@ class Unwatched(Pool):
             pool.putconn(connection)
 
 
-def places(pool: Pool, config: Settings, max_group: int) -> Batcher[Hit, IssueResult]:
-    """Places as the service has them.
-
-    Args:
-        pool: on which the statements run.
-        config: the settings.
-        max_group: how many users may share a statement.
-    """
-
-    def serve(asked: Sequence[Hit], timeout_s: float) -> list[IssueResult]:
-        return issue_batch(pool, asked[0][0], [claim for _, claim in asked], deadline=Deadline(timeout_s))
-
-    return Batcher(
-        serve,
-        places=config.pool_issue,
-        max_waiting=config.queue_issue,
-        reserve_s=RESERVE * config.deadline_ms / 1000,
-        same=lambda asked: asked[0],
-        only_once=lambda asked: asked[1].user_id,
-        max_group=max_group,
-    )
-
-
-def taken_away(whole: Parts) -> dict[str, Parts]:
-    """The parts without one of them, by what is missing; under no name all of them.
+def taken_away(whole: Services) -> dict[str, Services]:
+    """Return the services without one guard, by what is missing; under no name all of them.
 
     Args:
         whole: with all guards.
@@ -147,33 +126,28 @@ def taken_away(whole: Parts) -> dict[str, Parts]:
     config, pool = whole.settings, whole.issue_pool
     timeouts = Timeouts.within(config.deadline_ms)
     unwatched = Unwatched(config.database_url, name="unwatched", max_size=config.pool_issue, timeouts=timeouts)
-    claims = tokens.ExpectedClaims(audience=config.jwt_audience, issuer=config.jwt_issuer)
-    forgetting = Forgetting(tokens.SecretVerifier(config.jwt_secret, claims))
-    no_limits, no_cache, no_backlog = NoLimits(), NoCache(whole.read_pool), NoBacklog(target_s=0, patience_s=0)
-    no_breaker = NoBreaker("none", is_failure=whole.breaker.is_system_error)
-    forgetful = Identity(forgetting, config.cookie_name)
+    expected = tokens.ExpectedClaims(audience=config.jwt_audience, issuer=config.jwt_issuer)
+    no_token_cache = NoTokenCache(tokens.SecretVerifier(config.jwt_secret, expected))
+    no_cache = NoCache(whole.read_pool)
+    missing: dict[str, dict[str, Any]] = {
+        "backlog": {"overload": NoOverloadGuard(target_s=0, patience_s=0)},
+        "limits": {"limits": NoLimits()},
+        "breaker": {"breaker": NoBreaker("none", is_failure=whole.breaker.is_system_error)},
+        "places": {"batcher": NoBatcher(pool)},
+        "together": {"batcher": issue_batcher(config, pool, max_batch_size=1)},
+        "watchdog": {"batcher": issue_batcher(config, unwatched)},
+        "cache": {"catalogue": no_cache},
+        "sold-out-memory": {"sold_out": NoSoldOutList(whole.read_pool)},
+    }
+    variants = {name: replace(whole, issuing=replace(whole.issuing, **change)) for name, change in missing.items()}
+    variants["cache"] = replace(variants["cache"], catalogue=no_cache)
+    nothing = {part: one for change in missing.values() for part, one in change.items()}
+    nothing["batcher"] = NoBatcher(unwatched)
     return {
         "": whole,
-        "backlog": replace(whole, backlog=no_backlog),
-        "limits": replace(whole, limits=no_limits),
-        "breaker": replace(whole, breaker=no_breaker),
-        "places": replace(whole, bulkhead=NoPlaces(pool)),
-        "together": replace(whole, bulkhead=places(pool, config, max_group=1)),
-        "watchdog": replace(whole, issue_pool=unwatched, bulkhead=places(unwatched, config, MAX_TOGETHER)),
-        "cache": replace(whole, catalogue=no_cache),
-        "sold-out-memory": replace(whole, sold_out=NoMemory(whole.read_pool)),
-        "token-memory": replace(whole, identity=forgetful),
-        "any": replace(
-            whole,
-            backlog=no_backlog,
-            limits=no_limits,
-            breaker=no_breaker,
-            issue_pool=unwatched,
-            bulkhead=NoPlaces(unwatched),
-            catalogue=no_cache,
-            sold_out=NoMemory(whole.read_pool),
-            identity=forgetful,
-        ),
+        **variants,
+        "token-memory": replace(whole, verifier=no_token_cache),
+        "any": replace(whole, verifier=no_token_cache, catalogue=no_cache, issuing=replace(whole.issuing, **nothing)),
     }
 
 
@@ -186,10 +160,10 @@ class Chooser:
         Args:
             config: the settings of all of them.
         """
-        first = create_app(config)
-        # What gunicorn.conf.py warms up after the fork, and the others share.
-        self.extensions = first.extensions
-        self.apps = {name: self._with(parts) for name, parts in taken_away(first.extensions[EXTENSION]).items()}
+        self.services = compose(config)
+        self.apps = {name: create_app(config, one) for name, one in taken_away(self.services).items()}
+        # What gunicorn.conf.py starts after the fork, and the others share.
+        self.extensions = self.apps[""].extensions
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Take the segment off and pass the request on."""
@@ -199,13 +173,7 @@ class Chooser:
             environ["PATH_INFO"] = "/" + rest
         return self.apps[name](environ, start_response)
 
-    @staticmethod
-    def _with(parts: Parts) -> Flask:
-        app = create_app(parts.settings)
-        app.extensions[EXTENSION] = parts
-        return app
-
 
 def make_app() -> Chooser:
-    """For gunicorn."""
+    """Return the application for gunicorn."""
     return Chooser(settings.load())
