@@ -50,6 +50,7 @@ def service_environ(database_url: str, redis_url: str, **more: str) -> dict[str,
         "COUPON_DEMO_LOGIN": "1",
         "COUPON_COOKIE_SECURE": "0",
         "COUPON_LIMIT_USER": "1000/minute",
+        "COUPON_LIMIT_MY_COUPONS": "100000/minute",
         **more,
     }
 
