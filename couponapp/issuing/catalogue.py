@@ -1,4 +1,4 @@
-"""What is offered, cached in the process for at most one second."""
+"""The coupons on offer, cached in the process for at most one second."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from couponapp.storage.pool import Pool, Row
 
 # The contract: `remaining` may be up to 1 s old, and a pause is effective everywhere within 1 s.
 MAX_AGE_S = 1.0
-# Early enough that a busy process has the new value before the sold-out memory distrusts the old one
-# (`couponapp.issuing.sold_out.TRUSTED_S`): a herd would go on to PostgreSQL.
+# Early enough that a busy process has the new value before the sold-out list distrusts the old one
+# (`couponapp.issuing.sold_out.TRUSTED_S`): a crowd would go on to PostgreSQL.
 REFRESH_AFTER_S = 0.3
 MAX_LISTED = 100
 
 
 class Status(StrEnum):
-    """What a visitor would see."""
+    """What a visitor sees."""
 
     SCHEDULED = "SCHEDULED"
     OPEN = "OPEN"
@@ -35,8 +35,8 @@ class Coupon:
 
     Attributes:
         read_at: the database's clock when it was read.
-        asked_mono_s: this process's monotonic clock before that, in seconds.
-        answered_mono_s: and after that.
+        asked_mono_s: this process's monotonic clock before the read, in seconds.
+        answered_mono_s: the same clock after the read, in seconds.
     """
 
     id: int
@@ -52,39 +52,39 @@ class Coupon:
     answered_mono_s: float
 
     def now(self, mono_s: float) -> datetime:
-        """The latest that the database's clock can show at a moment of the monotonic clock."""
+        """Return the latest that the database's clock can show at a moment of the monotonic clock."""
         return self.read_at + timedelta(seconds=mono_s - self.asked_mono_s)
 
     def earliest_now(self, mono_s: float) -> datetime:
-        """The earliest that the database's clock can show at a moment of the monotonic clock."""
+        """Return the earliest that the database's clock can show at a moment of the monotonic clock."""
         return self.read_at + timedelta(seconds=mono_s - self.answered_mono_s)
 
     def may_have_opened(self, mono_s: float) -> bool:
-        """At the latest that the database's clock can show, the opening has come."""
+        """Return whether the coupon is open at the latest that the database's clock can show."""
         return self.now(mono_s) >= self.opens_at
 
     def has_surely_opened(self, mono_s: float) -> bool:
-        """Even at the earliest that the database's clock can show, the opening has come."""
+        """Return whether the coupon is open even at the earliest that the database's clock can show."""
         return self.earliest_now(mono_s) >= self.opens_at
 
     def has_surely_closed(self, mono_s: float) -> bool:
-        """Closed for good, or past its end even at the earliest that the database's clock can show."""
+        """Return whether it is closed for good, or past its end even at the earliest possible time."""
         return self.state == "closed" or self.earliest_now(mono_s) >= self.closes_at
 
     def is_surely_paused(self, mono_s: float) -> bool:
-        """Paused less than a second ago; what is older may have been resumed since."""
+        """Return whether it was paused less than a second ago; an older reading may be out of date."""
         return self.state == "paused" and self.age_s(mono_s) <= MAX_AGE_S
 
     def age_s(self, mono_s: float) -> float:
-        """How old this is at the most, at a moment of the monotonic clock, in seconds."""
+        """Return the greatest possible age at a moment of the monotonic clock, in seconds."""
         return mono_s - self.asked_mono_s
 
     def is_stale(self, mono_s: float) -> bool:
-        """Older than it would be while PostgreSQL answers."""
+        """Return whether it is older than it would be while PostgreSQL answers."""
         return self.age_s(mono_s) > MAX_AGE_S
 
     def status(self, mono_s: float) -> Status:
-        """What a visitor would see at a moment of the monotonic clock, in seconds."""
+        """Return what a visitor sees at a moment of the monotonic clock, in seconds."""
         now = self.now(mono_s)
         if self.state == "closed" or now >= self.closes_at:
             return Status.CLOSED
@@ -116,13 +116,13 @@ LIMIT {MAX_LISTED}
 
 
 class Catalogue:
-    """Reads coupons through a cache that one thread at a time refreshes."""
+    """Reads coupons through a cache that one greenlet at a time refreshes."""
 
     def __init__(self, pool: Pool, clock: Callable[[], float] = time.monotonic) -> None:
         """Keep the pool.
 
         Args:
-            pool: where to read.
+            pool: for the reads.
             clock: monotonic, in seconds.
         """
         self._pool = pool
@@ -133,10 +133,10 @@ class Catalogue:
         self._current: Cache[None, tuple[Coupon, ...]] = Cache(self._read_current, max_age_s=MAX_AGE_S, clock=clock)
 
     def coupon(self, coupon_id: int, *, wait_s: float | None = None) -> Coupon | None:
-        """One coupon, or None where there is none. At most one second old while PostgreSQL answers.
+        """Return one coupon, or None where there is none. At most one second old while PostgreSQL answers.
 
         Args:
-            coupon_id: which one.
+            coupon_id: 1 to 2^63 - 1.
             wait_s: how long to wait for a first read, in seconds.
 
         Raises:
@@ -145,11 +145,11 @@ class Catalogue:
         return self._coupons.get(coupon_id, wait_s=wait_s)
 
     def current(self) -> tuple[Coupon, ...]:
-        """Coupons that run or are to come, the latest opening first; errors as in `coupon`."""
+        """Return the coupons that run or are to come, the latest opening first; errors as in `coupon`."""
         return self._current.get(None)
 
     def mono_s(self) -> float:
-        """The clock that `Coupon.now` and `Coupon.status` take, in seconds."""
+        """Read the clock that `Coupon.now` and `Coupon.status` take, in seconds."""
         return self._clock()
 
     def _read_one(self, coupon_id: int) -> Coupon | None:

@@ -1,4 +1,4 @@
-"""What a holder has."""
+"""What a holder holds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Issuance:
 
     @classmethod
     def from_row(cls, row: Row) -> Issuance:
-        """Read the columns named like the attributes."""
+        """Read the columns that are named like the attributes."""
         return cls(**{name: row[name] for name in cls.__dataclass_fields__})
 
 
@@ -38,10 +38,10 @@ NEWEST = 2**63 - 1
 
 
 def list_of_holder(pool: Pool, user_id: str, *, limit: int, before_id: int = NEWEST) -> list[Issuance]:
-    """A user's issuances, newest first.
+    """Return a user's issuances, newest first.
 
     Args:
-        pool: where to read.
+        pool: for the read.
         user_id: the holder.
         limit: the most to return.
         before_id: only those with a smaller id, to go on from a page's last one.
@@ -58,6 +58,6 @@ WHERE i.id = %(id)s AND i.user_id = %(user_id)s
 
 
 def one_of_holder(pool: Pool, user_id: str, issuance_id: int) -> Issuance | None:
-    """One issuance, or None where there is none or it is somebody else's."""
+    """Return one issuance, or None where there is none or another user holds it."""
     row = pool.fetch_one(ONE_OF_HOLDER, {"id": issuance_id, "user_id": user_id})
     return Issuance.from_row(row) if row else None

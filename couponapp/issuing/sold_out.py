@@ -1,4 +1,4 @@
-"""The sold-out memory: after the last piece, nobody needs to ask PostgreSQL any more."""
+"""The sold-out list: after the last piece, a request needs no answer from PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from couponapp.guards.cache import Cache
 from couponapp.issuing.catalogue import Coupon
 from couponapp.storage.pool import Pool
 
-# Some 100 to 400 bytes a holder, by the length of the ids. Beyond that the statement answers, which
-# writes nothing either.
+# 100 to 400 bytes a holder, by the length of the ids. Beyond that the statement answers, which writes
+# nothing either.
 MAX_HOLDERS = 200_000
 MAX_REMEMBERED = 5
-# A restock of a sold-out coupon can be had 0.9 s later (`couponapp.planning.coupons.RESTOCK`). What
-# is younger than this was therefore read before anybody could have got one of its pieces.
+# New pieces of a sold-out coupon are issued 0.9 s after the restock at the earliest
+# (`couponapp.planning.coupons.RESTOCK`). A reading younger than this is from before that.
 TRUSTED_S = 0.75
 # Waiting longer for the list than the statement itself would take gains nothing.
 WAIT_S = 0.1
@@ -31,9 +31,9 @@ GROUP BY c.id
 
 
 class SoldOut:
-    """Tells those who hold a sold-out coupon from those who came too late.
+    """Tells the holders of a sold-out coupon from users who came too late.
 
-    The holders of a coupon that is sold out at a given total do not change: nobody can get one
+    The holders of a coupon that is sold out at a given total do not change: no user can get one
     until it is restocked, which raises the total. So they are read once per coupon and total.
     """
 
@@ -41,7 +41,7 @@ class SoldOut:
         """Keep the pool.
 
         Args:
-            pool: where to read.
+            pool: for the reads.
         """
         self._pool = pool
         self._holders: Cache[tuple[int, int], frozenset[str]] = Cache(
@@ -49,11 +49,11 @@ class SoldOut:
         )
 
     def is_sold_out_for(self, coupon: Coupon, user_id: str, mono_s: float) -> bool:
-        """The coupon is sold out and the user holds none. False also means «not known».
+        """Return whether the coupon is sold out and the user holds none. False also means «not known».
 
         Args:
             coupon: as the catalogue shows it.
-            user_id: who asks.
+            user_id: of the caller.
             mono_s: the catalogue's clock, in seconds.
         """
         if coupon.remaining > 0 or coupon.total > MAX_HOLDERS or coupon.age_s(mono_s) > TRUSTED_S:

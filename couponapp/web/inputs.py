@@ -1,4 +1,4 @@
-"""What a client sends, checked before anything uses it."""
+"""What a client sends, checked before it is used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_PAGE = 20
 
 
 def parse_id(text: str) -> int | None:
-    """An id from a path or a cursor, or None where no row can have it.
+    """Read an id from a path or a cursor; None where no row can have it.
 
     ASCII digits only: `int()` alone would take fullwidth digits and 400 of them.
     """
@@ -44,15 +44,15 @@ def parse_coupon_id(text: str) -> int:
 
 
 def check_body(environ: WSGIEnvironment) -> None:
-    """The body of an issue request: empty, or one JSON object (whose members nothing needs yet).
+    """Check the body of an issue request: empty, or one JSON object, whose members are ignored.
 
     Raises:
         InvalidRequest: it is neither.
         werkzeug.exceptions.RequestEntityTooLarge: more than 16 KiB.
-        werkzeug.exceptions.UnsupportedMediaType: something else than JSON.
+        werkzeug.exceptions.UnsupportedMediaType: it is not JSON.
     """
     if environ.get("CONTENT_LENGTH", "0") in ("", "0") and "HTTP_TRANSFER_ENCODING" not in environ:
-        return  # what nearly all clients send: nothing
+        return  # nearly all clients send nothing
     raw = request.get_data(cache=False)
     if len(raw) > MAX_BODY_BYTES:
         raise RequestEntityTooLarge()
@@ -64,10 +64,10 @@ def check_body(environ: WSGIEnvironment) -> None:
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """A JSON object by RFC 8259, with unique member names and text that PostgreSQL could store.
+    """Read a JSON object by RFC 8259, with unique member names and text that PostgreSQL can store.
 
     Raises:
-        InvalidRequest: saying what is wrong.
+        InvalidRequest: says what is wrong.
     """
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -118,7 +118,7 @@ def _encodable(text: str) -> bool:
 
 
 def idempotency_key(environ: WSGIEnvironment) -> str | None:
-    """The `Idempotency-Key` header, or None.
+    """Read the `Idempotency-Key` header; None where there is none.
 
     Raises:
         InvalidRequest: it is not 1 to 255 visible ASCII characters.
@@ -130,10 +130,10 @@ def idempotency_key(environ: WSGIEnvironment) -> str | None:
 
 
 def page() -> tuple[int, int | None]:
-    """`?limit=` and `?cursor=` of a list: the limit, and the id before which it goes on.
+    """Read `?limit=` and `?cursor=` of a list: the limit, and the id before which it goes on.
 
     Raises:
-        InvalidRequest: naming the parameter.
+        InvalidRequest: names the parameter.
     """
     raw_limit = request.args.get("limit", str(DEFAULT_PAGE))
     if not re.fullmatch(r"[0-9]{1,3}", raw_limit, re.ASCII) or not 1 <= int(raw_limit) <= MAX_PAGE:
@@ -148,7 +148,7 @@ def page() -> tuple[int, int | None]:
 
 
 def encode_cursor(before_id: int) -> str:
-    """A cursor that goes on before this id. Opaque, so that it may come to hold more."""
+    """Return a cursor that goes on before this id. Opaque, so that it may hold more later."""
     return base64.urlsafe_b64encode(f"i{before_id}".encode()).decode().rstrip("=")
 
 

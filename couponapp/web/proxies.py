@@ -1,4 +1,4 @@
-"""Who the client is, behind proxies that are ours."""
+"""The client's address behind trusted proxies."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _WITH_PORT = re.compile(r"\[(?P<six>[^\]]*)\](?::[0-9]+)?|(?P<four>[0-9.]+):[0-9
 class TrustedProxies:
     """Takes the client's address and scheme from what the trusted proxies have appended.
 
-    Each proxy appends to `X-Forwarded-For` whom it was asked by, and the client may have sent
+    Each proxy appends its client's address to `X-Forwarded-For`, and the client may have sent
     anything before that. So the entry that counts is the last but `hops - 1`. Where there are
     fewer, or it is no address, the request keeps the address of the proxy: it can be shared, but
-    not chosen. `X-Forwarded-Proto` likewise. No other header is believed.
+    not chosen. The same rule holds for `X-Forwarded-Proto`. No other header is believed.
 
     Not werkzeug's `ProxyFix`, which reads the list as one of quoted strings and leaves out empty
     entries: one quotation mark from the client hides the entries after it, and an empty entry
@@ -48,7 +48,7 @@ class TrustedProxies:
 
 
 def _address(entry: str) -> str:
-    """An IP address in its one spelling, without a port; empty where it is none."""
+    """Return an IP address in its canonical form, without a port; empty where it is none."""
     if match := _WITH_PORT.fullmatch(entry):
         entry = match["six"] or match["four"] or ""
     try:

@@ -1,4 +1,4 @@
-"""The pages' words, Korean first. What an outcome is called lies in `couponapp.web.responses`."""
+"""The pages' texts, Korean first. The messages of outcomes are in `couponapp.web.responses`."""
 
 from __future__ import annotations
 
@@ -65,6 +65,6 @@ WORDS: dict[str, tuple[str, str]] = {
 
 
 def word(key: str) -> str:
-    """A page's word in the request's language."""
+    """Return a page's text in the request's language."""
     korean, english = WORDS[key]
     return english if language() == "en" else korean

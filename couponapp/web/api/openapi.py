@@ -17,12 +17,12 @@ Schema = dict[str, Any]
 
 @openapi.get("/openapi.json")
 def show() -> Response:
-    """The document itself."""
+    """Return the document."""
     return jsonify(document())
 
 
 def document() -> Schema:
-    """What the API takes and answers."""
+    """Describe what the API takes and returns."""
     return {
         "openapi": "3.1.0",
         "info": {
