@@ -11,13 +11,15 @@ from couponapp.notifying import dead_letters
 
 HOUR_S = 3_600.0
 
-notification_commands = AppGroup("notifications", help="Look after what could not be delivered.")
+notification_commands = AppGroup("notifications", help="Inspect and handle what could not be delivered.")
 letter_ids = click.argument("ids", metavar="[ID]...", type=ID, nargs=-1)
 all_letters = click.option("--all", "everything", is_flag=True, help="All dead letters.")
 
 
 @notification_commands.command()
-@click.option("--limit", default=1_000, show_default=True, type=click.IntRange(1, 1_000_000), help="The most to show.")
+@click.option(
+    "--limit", default=1_000, show_default=True, type=click.IntRange(1, 1_000_000), help="Maximum number of rows."
+)
 @json_option
 @one_line_errors
 def dead(limit: int, json_output: bool) -> None:
@@ -45,7 +47,7 @@ def dead(limit: int, json_output: bool) -> None:
 @json_option
 @one_line_errors
 def retry(ids: tuple[int, ...], everything: bool, json_output: bool) -> None:
-    """Try dead letters anew: those with these ids, or all, on the channels that failed."""
+    """Try dead letters again: those with these ids, or all, on the channels that failed."""
     chosen = _chosen(ids, everything)
     count = dead_letters.retry(operator_pool(), chosen, give_up_s=settings.load().notify_give_up_h * HOUR_S)
     print_json({"retried": count}) if json_output else click.echo(f"{count} will be tried again")
@@ -57,7 +59,7 @@ def retry(ids: tuple[int, ...], everything: bool, json_output: bool) -> None:
 @json_option
 @one_line_errors
 def drop(ids: tuple[int, ...], everything: bool, json_output: bool) -> None:
-    """Give dead letters up for good: those with these ids, or all. Nobody is told of them any more."""
+    """Drop dead letters for good: those with these ids, or all. Their holders are not notified."""
     count = dead_letters.drop(operator_pool(), _chosen(ids, everything))
     print_json({"dropped": count}) if json_output else click.echo(f"{count} given up")
 

@@ -1,4 +1,4 @@
-"""The outbox stays as small as what is under way: what was sent long ago goes into the archive."""
+"""Keeps the outbox small: rows that were sent long ago move to `outbox_archive`."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ log = logging.getLogger(__name__)
 
 UPKEEP_QUEUE = "notifications-upkeep"
 ARCHIVE_EVERY_S = 60.0
-# A round is short, since it runs between a channel's jobs; the next one goes on.
+# A round is short because it runs between a channel's jobs; the next one continues.
 ROUND_S = 2.0
 WINDOW = 1_000
 
-# Along the primary key, a window at a time: ids and times grow together, so the old ones come
-# first and no index is needed that every message would have to be written into. Rows that are not
-# sent, such as dead letters, are passed by. The deliveries go with their row.
+# Walks the primary key, a window at a time: ids and times grow together, so old rows come first and
+# no further index is needed. Rows that are not sent, such as dead letters, stay. Deliveries are
+# deleted with their outbox row.
 ARCHIVE = """
-WITH seen AS MATERIALIZED (
+WITH candidates AS MATERIALIZED (
     SELECT id, created_at, sent_at FROM outbox WHERE id > %(after_id)s ORDER BY id LIMIT %(window)s
 ),
-gone AS (
-    DELETE FROM outbox o USING seen
-    WHERE o.id = seen.id AND seen.sent_at < now() - make_interval(days => %(keep_days)s)
+deleted AS (
+    DELETE FROM outbox o USING candidates c
+    WHERE o.id = c.id AND c.sent_at < now() - make_interval(days => %(keep_days)s)
     RETURNING o.id, o.kind, o.issuance_id, o.created_at, o.sent_at
 ),
-kept AS (
+archived AS (
     INSERT INTO outbox_archive (id, kind, issuance_id, created_at, sent_at)
-    SELECT id, kind, issuance_id, created_at, sent_at FROM gone
+    SELECT id, kind, issuance_id, created_at, sent_at FROM deleted
 )
-SELECT (SELECT count(*) FROM gone) AS archived, max(id) AS last_id,
+SELECT (SELECT count(*) FROM deleted) AS archived, max(id) AS last_id,
        count(*) FILTER (WHERE created_at < now() - make_interval(days => %(keep_days)s)) AS old
-FROM seen
+FROM candidates
 """
 
 
 def archive(pool: Pool, *, keep_days: int, window: int = WINDOW, round_s: float = ROUND_S) -> int:
-    """Move rows into the archive that were sent more than `keep_days` days ago.
+    """Move rows that were sent more than `keep_days` days ago into the archive.
 
     Args:
         pool: autocommit connections.
-        keep_days: how long they stay, in days.
-        window: rows to look at in one statement.
-        round_s: begins no other statement after so many seconds.
+        keep_days: age in days up to which sent rows stay.
+        window: rows examined per statement.
+        round_s: start no further statement after this many seconds.
 
     Returns:
-        How many were moved.
+        The number of rows moved.
     """
     end_s = time.monotonic() + round_s
     after_id = moved = 0
@@ -55,12 +55,12 @@ def archive(pool: Pool, *, keep_days: int, window: int = WINDOW, round_s: float 
         row = pool.fetch_one(ARCHIVE, {"after_id": after_id, "window": window, "keep_days": keep_days})
         assert row is not None
         moved += int(row["archived"])
-        # Not one old row in the window: those behind it are younger still.
+        # A window without old rows: all rows behind it are younger.
         if not row["old"] or time.monotonic() >= end_s:
             break
         after_id = row["last_id"]
     if moved:
-        log.info("archived %d messages that were sent more than %d days ago", moved, keep_days)
+        log.info("archived %d notifications that were sent more than %d days ago", moved, keep_days)
     return moved
 
 
@@ -68,10 +68,10 @@ _pools: list[Pool] = []
 
 
 def configure(pool: Pool) -> None:
-    """Tell the jobs of this process what to work with. RQ can pass them numbers only."""
+    """Set the pool that jobs of this process use: RQ can pass numbers only."""
     _pools[:] = [pool]
 
 
 def run(keep_days: int) -> None:
-    """Archive for a while: what RQ calls."""
+    """Archive for one round. RQ calls this."""
     archive(_pools[0], keep_days=keep_days)

@@ -1,4 +1,4 @@
-"""Dead letters: messages that a channel will not accept, until somebody decides about them."""
+"""Dead letters: deliveries that are not tried again until an operator decides."""
 
 from __future__ import annotations
 
@@ -7,43 +7,45 @@ from collections.abc import Iterable, Sequence
 from couponapp.errors import MessageNotFound
 from couponapp.storage.pool import Pool, Row
 
-DEAD = """
+OLDEST = """
 SELECT d.outbox_id AS id, d.channel, o.kind, i.coupon_id, i.id AS issuance_id, i.user_id, d.tries, d.dead_at, d.reason
 FROM deliveries d
 JOIN outbox o ON o.id = d.outbox_id
 JOIN issuances i ON i.id = o.issuance_id
-WHERE d.dead_at IS NOT NULL
+WHERE dead_at IS NOT NULL
 ORDER BY d.dead_at, d.outbox_id, d.channel
 LIMIT %(limit)s
 """
 
 
 def oldest(pool: Pool, *, limit: int) -> list[Row]:
-    """The dead letters, oldest first, at most `limit`."""
-    return pool.fetch_all(DEAD, {"limit": limit})
+    """Return the dead letters, oldest first, at most `limit`."""
+    return pool.fetch_all(OLDEST, {"limit": limit})
 
 
-RETRY = """
+_CHOSEN = "dead_at IS NOT NULL AND (%(ids)s::bigint[] IS NULL OR outbox_id = ANY(%(ids)s))"
+
+RETRY = f"""
 UPDATE deliveries SET dead_at = NULL, tries = 0, failures = 0, due_at = now(),
                       give_up_at = now() + make_interval(secs => %(give_up_s)s)
-WHERE dead_at IS NOT NULL AND (%(ids)s::bigint[] IS NULL OR outbox_id = ANY(%(ids)s))
+WHERE {_CHOSEN}
 RETURNING outbox_id
 """
 
 
 def retry(pool: Pool, outbox_ids: Sequence[int] | None, *, give_up_s: float) -> int:
-    """Let dead letters be tried anew, with all their tries.
+    """Make dead letters due again, with all their tries.
 
     Args:
         pool: autocommit connections.
-        outbox_ids: which; all when None.
-        give_up_s: how long they are tried, in seconds.
+        outbox_ids: of the dead letters; None for all.
+        give_up_s: their new time limit, in seconds from now.
 
     Returns:
-        How many deliveries that is.
+        The number of deliveries.
 
     Raises:
-        MessageNotFound: one of the ids is no dead letter. Nothing is retried then.
+        MessageNotFound: an id has no dead letter. Nothing is retried then.
     """
     params = {"ids": None if outbox_ids is None else list(outbox_ids), "give_up_s": give_up_s}
     with pool.connection() as connection, connection.transaction():
@@ -52,22 +54,18 @@ def retry(pool: Pool, outbox_ids: Sequence[int] | None, *, give_up_s: float) -> 
     return len(rows)
 
 
-# The outbox rows first, in order, as for «sent»: a channel that accepts the message just now is
-# waited for, and seen by the next statement.
-LOCK = """
-SELECT id FROM outbox WHERE id IN (
-    SELECT outbox_id FROM deliveries
-    WHERE dead_at IS NOT NULL AND (%(ids)s::bigint[] IS NULL OR outbox_id = ANY(%(ids)s))
-)
-ORDER BY id FOR NO KEY UPDATE
+# Locks the outbox rows first, in the order of `deliveries.MARK_SENT`: the next statement then sees the
+# result of a channel that is accepting the notification at this moment.
+LOCK = f"""
+SELECT id FROM outbox WHERE id IN (SELECT outbox_id FROM deliveries WHERE {_CHOSEN}) ORDER BY id FOR NO KEY UPDATE
 """
 
-# What no channel has accepted is not sent, and stays so.
+# A notification that no channel has accepted does not become sent.
 DROP = """
-WITH gone AS (
+WITH dropped AS (
     DELETE FROM deliveries WHERE dead_at IS NOT NULL AND outbox_id = ANY(%(ids)s) RETURNING outbox_id
 ),
-counted AS (SELECT outbox_id, count(*) AS channels FROM gone GROUP BY outbox_id)
+counted AS (SELECT outbox_id, count(*) AS channels FROM dropped GROUP BY outbox_id)
 UPDATE outbox o SET channels_left = o.channels_left - c.channels, sent_at = CASE
     WHEN o.channels_left = c.channels
         AND EXISTS (SELECT FROM deliveries d WHERE d.outbox_id = o.id AND d.sent_at IS NOT NULL) THEN now()
@@ -78,17 +76,17 @@ RETURNING c.channels
 
 
 def drop(pool: Pool, outbox_ids: Sequence[int] | None) -> int:
-    """Give dead letters up for good. A message that other channels have accepted counts as sent then.
+    """Delete dead letters. A notification that all its other channels have accepted becomes sent.
 
     Args:
         pool: autocommit connections.
-        outbox_ids: which; all when None.
+        outbox_ids: of the dead letters; None for all.
 
     Returns:
-        How many deliveries that is.
+        The number of deliveries.
 
     Raises:
-        MessageNotFound: one of the ids is no dead letter. Nothing is dropped then.
+        MessageNotFound: an id has no dead letter. Nothing is dropped then.
     """
     with pool.connection() as connection, connection.transaction():
         params = {"ids": None if outbox_ids is None else list(outbox_ids)}

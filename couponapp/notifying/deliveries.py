@@ -1,4 +1,4 @@
-"""The deliveries table: each message on each channel, from «due» to «sent» or «dead»."""
+"""The deliveries table: lease, claim and result of each notification on each channel."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from couponapp.notifying.outbox import Notification
-from couponapp.storage.pool import Connection, Pool, Row
+from couponapp.notifying.outbox import NOT_FANNED_OUT, Notification
+from couponapp.storage.pool import Connection, Pool
 
 _OPEN = "sent_at IS NULL AND dead_at IS NULL"
 
-# Each coupon that has something due gets the same share, oldest first, so an event of a hundred
-# thousand does not starve another. The recursion steps from coupon to coupon along the partial
-# index: one look-up each, however many messages wait. Rows that another relay holds are skipped.
-# A lease that ran out makes a row due again, so whatever RQ or a dead process lost comes back.
+# Every coupon with due deliveries gets the same share, oldest first, so that a large event does not
+# starve a small one. The recursion steps from coupon to coupon along the partial index: one look-up
+# per coupon, however many deliveries wait. Rows that another relay has locked are skipped. A row
+# whose lease has expired is due again, which brings back whatever RQ or a dead process has lost.
 LEASE = f"""
 WITH RECURSIVE heads AS (
     (SELECT coupon_id, due_at FROM deliveries WHERE channel = %(channel)s AND {_OPEN}
@@ -35,57 +35,59 @@ picked AS (
     SELECT oldest.outbox_id
     FROM due CROSS JOIN LATERAL (
         SELECT outbox_id FROM deliveries
-        WHERE channel = %(channel)s AND {_OPEN} AND coupon_id = due.coupon_id AND due_at <= now()
+        WHERE channel = %(channel)s AND {_OPEN} AND due_at <= now() AND coupon_id = due.coupon_id
         ORDER BY due_at, outbox_id LIMIT due.share
         FOR UPDATE SKIP LOCKED
     ) oldest
 )
 UPDATE deliveries d SET due_at = now() + make_interval(secs => %(lease_s)s)
 FROM picked WHERE d.channel = %(channel)s AND d.outbox_id = picked.outbox_id
-RETURNING d.outbox_id, d.tries > d.failures AS suspect
+RETURNING d.outbox_id, d.tries > d.failures AS crash_suspect
 """
 
 
 @dataclass(frozen=True)
 class Leased:
-    """Messages to hand over.
+    """Deliveries of one channel to hand over.
 
     Attributes:
-        sound: outbox ids, oldest first.
-        suspect: those with which a process has died before; they must not take others along.
+        outbox_ids: oldest first, without the crash suspects.
+        crash_suspects: outbox ids of deliveries during which a process has died. Each needs a job of its own.
     """
 
-    sound: list[int]
-    suspect: list[int]
+    outbox_ids: list[int]
+    crash_suspects: list[int]
 
     def __len__(self) -> int:
-        return len(self.sound) + len(self.suspect)
+        return len(self.outbox_ids) + len(self.crash_suspects)
 
 
 def lease(connection: Connection, channel: str, *, limit: int, lease_s: float) -> Leased:
-    """Take due messages of one channel for `lease_s` seconds. Part of the caller's transaction.
+    """Lease due deliveries of one channel, as part of the caller's transaction.
 
     Args:
         connection: inside a transaction.
         channel: its name.
-        limit: the most messages, shared by the coupons that have some.
-        lease_s: when they are due again, in seconds.
+        limit: maximum number of deliveries, shared among the coupons.
+        lease_s: seconds until the deliveries are due again.
     """
     rows = connection.execute(LEASE, {"channel": channel, "limit": limit, "lease_s": lease_s}).fetchall()
-    ids = {suspect: sorted(r["outbox_id"] for r in rows if r["suspect"] == suspect) for suspect in (False, True)}
-    return Leased(ids[False], ids[True])
+    return Leased(
+        sorted(row["outbox_id"] for row in rows if not row["crash_suspect"]),
+        sorted(row["outbox_id"] for row in rows if row["crash_suspect"]),
+    )
 
 
 @dataclass(frozen=True)
 class ClaimedDelivery:
-    """One message that this process is about to send.
+    """A notification that this process is about to send on its channel.
 
     Attributes:
-        tries: which try this is, from 1.
-        failures: how many of the earlier ones came back with an error; the others did not come back.
-        due_at: when its lease ends.
-        left_s: what is left of the lease, in seconds; below 0 where it has run out.
-        given_up: its time is over: if this try fails, there is no other.
+        tries: number of this try, from 1.
+        failures: how many earlier tries ended with an error. The others ended with their process.
+        due_at: when the lease expires.
+        left_s: seconds until then; negative if it has expired.
+        given_up: the time limit is over: if this try fails, there is no other.
     """
 
     notification: Notification
@@ -96,8 +98,8 @@ class ClaimedDelivery:
     given_up: bool
 
 
-# Counts the try before it is made, so that one which kills its process is counted too. It does not
-# ask for a lease that lasts: the job may be here before the lease is committed, and must wait for it.
+# The try is counted before it is made, so that a try that kills its process counts too. The lease is not
+# checked: a job may run before the relay has committed its lease, and waits here for the row's lock.
 CLAIM = f"""
 WITH claimed AS (
     UPDATE deliveries SET tries = tries + 1
@@ -114,23 +116,20 @@ JOIN issuances i ON i.id = o.issuance_id
 JOIN coupons c ON c.id = i.coupon_id
 ORDER BY o.id
 """
-_OF_CLAIM = ("tries", "failures", "due_at", "left_s", "given_up")
+_TRY_COLUMNS = ("tries", "failures", "due_at", "left_s", "given_up")
 
 
 def claim(pool: Pool, channel: str, outbox_ids: Sequence[int]) -> list[ClaimedDelivery]:
-    """Begin a try of those messages that are still open, in order."""
+    """Begin a try of each delivery that is still open, in the order of the outbox."""
     rows = pool.fetch_all(CLAIM, {"channel": channel, "ids": list(outbox_ids)})
     return [
-        ClaimedDelivery(
-            Notification(**{name: value for name, value in row.items() if name not in _OF_CLAIM}),
-            **{name: row[name] for name in _OF_CLAIM},
-        )
+        ClaimedDelivery(**{name: row.pop(name) for name in _TRY_COLUMNS}, notification=Notification(**row))
         for row in rows
     ]
 
 
-# The outbox rows are locked in order first: two channels that finish the same messages would
-# otherwise wait for each other crosswise. The last channel's «sent» is the message's.
+# The outbox rows are locked in order first: two channels that finish the same notifications could
+# deadlock otherwise. The last channel to finish marks the outbox row as sent.
 MARK_SENT = f"""
 WITH locked AS MATERIALIZED (
     SELECT id FROM outbox WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE
@@ -150,10 +149,10 @@ SELECT took_s FROM done
 
 
 def mark_sent(pool: Pool, channel: str, outbox_ids: Sequence[int]) -> list[float]:
-    """Note that the channel has accepted the messages. Twice is as good as once.
+    """Record that the channel has accepted the notifications. Idempotent.
 
     Returns:
-        For each that was not noted before: seconds from its commit until now.
+        For each delivery that was not recorded before: seconds from the commit of its issuance until now.
     """
     rows = pool.fetch_all(MARK_SENT, {"channel": channel, "ids": sorted(outbox_ids)})
     return [row["took_s"] for row in rows]
@@ -161,10 +160,10 @@ def mark_sent(pool: Pool, channel: str, outbox_ids: Sequence[int]) -> list[float
 
 @dataclass(frozen=True)
 class Failure:
-    """A try that came back with an error.
+    """A try that ended with an error.
 
     Attributes:
-        delay_s: until the next one, in seconds; None: there is none, the message is a dead letter.
+        delay_s: seconds until the next try; None makes the delivery a dead letter.
     """
 
     outbox_id: int
@@ -182,7 +181,7 @@ WHERE d.channel = %(channel)s AND d.outbox_id = f.outbox_id AND {_OPEN}
 
 
 def reschedule(pool: Pool, channel: str, failures: Sequence[Failure]) -> None:
-    """Note failures: each message is due again after its delay, or dead."""
+    """Record failures: each delivery is due again after its delay, or becomes a dead letter."""
     params = {
         "channel": channel,
         "ids": [one.outbox_id for one in failures],
@@ -192,88 +191,80 @@ def reschedule(pool: Pool, channel: str, failures: Sequence[Failure]) -> None:
     pool.execute(RESCHEDULE, params)
 
 
-RELEASE = f"""
+RELEASE_CLAIM = f"""
 UPDATE deliveries SET tries = tries - 1, due_at = now() + make_interval(secs => %(delay_s)s)
 WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND {_OPEN}
 """
 
 
-def release(pool: Pool, channel: str, outbox_ids: Sequence[int], delay_s: float) -> None:
-    """Give claimed messages back that were not tried after all.
+def release_claim(pool: Pool, channel: str, outbox_ids: Sequence[int], delay_s: float) -> None:
+    """Release claimed deliveries that were not tried; the try does not count.
 
     Args:
         pool: autocommit connections.
         channel: its name.
-        outbox_ids: the messages.
-        delay_s: when they are due again, in seconds.
+        outbox_ids: of the deliveries.
+        delay_s: seconds until they are due again.
     """
-    pool.execute(RELEASE, {"channel": channel, "ids": list(outbox_ids), "delay_s": delay_s})
+    pool.execute(RELEASE_CLAIM, {"channel": channel, "ids": list(outbox_ids), "delay_s": delay_s})
 
 
-# Only while it is this lease that they wait for: when it has run out, they may be somebody else's.
+# Only while this lease lasts: once it has expired, the deliveries may be leased to another job.
 RELEASE_LEASE = f"""
 UPDATE deliveries SET due_at = now() + make_interval(secs => %(delay_s)s)
 WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND due_at = %(lease)s AND {_OPEN}
 """
 
 
-def release_lease(pool: Pool, channel: str, outbox_ids: Sequence[int], lease: datetime, delay_s: float) -> int:
-    """Give leased messages back that nobody has claimed.
+def release_lease(pool: Pool, channel: str, outbox_ids: Sequence[int], lease: datetime, delay_s: float) -> None:
+    """Release leased deliveries that were not claimed.
 
     Args:
         pool: autocommit connections.
         channel: its name.
-        outbox_ids: the messages.
-        lease: when it ends, as the row has it. What has another `due_at` by now is left alone.
-        delay_s: when they are due again, in seconds.
-
-    Returns:
-        How many that were.
+        outbox_ids: of the deliveries.
+        lease: the `due_at` that the lease has set. Rows with another one are left alone.
+        delay_s: seconds until they are due again.
     """
     params = {"channel": channel, "ids": list(outbox_ids), "lease": lease, "delay_s": delay_s}
-    return pool.execute(RELEASE_LEASE, params)
+    pool.execute(RELEASE_LEASE, params)
 
 
-# The partial indexes answer this, however many have been sent.
+# Answered from the partial indexes, however many deliveries have been sent. An outbox row that is
+# not fanned out yet waits on every configured channel.
 BACKLOGS = f"""
-SELECT channel, count(*) AS waiting, extract(epoch FROM now() - min(created_at))::float8 AS oldest_s, 0 AS dead
-FROM deliveries WHERE {_OPEN} GROUP BY channel
-UNION ALL
-SELECT channel, 0, 0, count(*) FROM deliveries WHERE dead_at IS NOT NULL GROUP BY channel
-UNION ALL
-SELECT NULL, count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8, 0
-FROM outbox WHERE planned_at IS NULL
+SELECT channel, sum(waiting)::bigint AS waiting, sum(dead)::bigint AS dead,
+       coalesce(extract(epoch FROM now() - min(oldest)), 0)::float8 AS oldest_s
+FROM (
+    SELECT channel, count(*) AS waiting, min(created_at) AS oldest, 0 AS dead
+    FROM deliveries WHERE {_OPEN} GROUP BY channel
+    UNION ALL
+    SELECT channel, 0, NULL, count(*) FROM deliveries WHERE dead_at IS NOT NULL GROUP BY channel
+    UNION ALL
+    SELECT c.channel, fresh.waiting, fresh.oldest, 0
+    FROM unnest(%(channels)s::text[]) AS c (channel)
+    CROSS JOIN (SELECT count(*) AS waiting, min(created_at) AS oldest FROM outbox WHERE {NOT_FANNED_OUT}) fresh
+) parts
+GROUP BY channel
 """
 
 
 @dataclass(frozen=True)
 class ChannelBacklog:
-    """How one channel stands.
+    """What one channel has not sent.
 
     Attributes:
-        waiting: messages that are not sent yet and not dead.
+        waiting: notifications that are neither sent nor dead.
         oldest_s: age of the oldest of them, in seconds.
         dead: dead letters.
     """
 
-    waiting: int = 0
-    oldest_s: float = 0.0
-    dead: int = 0
+    waiting: int
+    oldest_s: float
+    dead: int
 
 
 def channel_backlogs(pool: Pool, channels: Sequence[str]) -> dict[str, ChannelBacklog]:
-    """How every channel stands: those named, and those that are no longer configured but have messages.
-
-    An outbox row that the relay has not seen yet waits on every channel that is named.
-    """
-    rows = pool.fetch_all(BACKLOGS)
-    fresh = next(row for row in rows if row["channel"] is None)
-    found: dict[str, ChannelBacklog] = {name: ChannelBacklog() for name in channels}
-    for row in rows:
-        if row["channel"] is not None:
-            found[row["channel"]] = _sum(found.get(row["channel"], ChannelBacklog()), row)
-    return {name: _sum(one, fresh) if name in channels else one for name, one in found.items()}
-
-
-def _sum(one: ChannelBacklog, row: Row) -> ChannelBacklog:
-    return ChannelBacklog(one.waiting + row["waiting"], max(one.oldest_s, row["oldest_s"]), one.dead + row["dead"])
+    """Return the backlog of each channel: those named, and others that still have open or dead deliveries."""
+    rows = pool.fetch_all(BACKLOGS, {"channels": list(channels)})
+    return {row.pop("channel"): ChannelBacklog(**row) for row in rows}

@@ -1,4 +1,4 @@
-"""The RQ job. It carries ids only and reads the rest, so a job that is old does no harm."""
+"""The RQ job that sends leased deliveries. It carries ids only and reads the rest, so a stale job is harmless."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ from couponapp.storage.pool import Pool
 
 log = logging.getLogger(__name__)
 
-# A job gives back what it has not begun by then, so that other events' messages get their turn.
+# A job releases what it has not started by then, so that other events' notifications get their turn.
 JOB_BUDGET_S = 5.0
-# RQ's own bound, for what none of ours ends.
+# RQ's own time-out, for hangs that no other bound ends.
 JOB_TIMEOUT_S = 120
-# A job claims so many at a time: what a process has claimed when it dies is suspected of it.
+# Deliveries claimed at a time: if the process dies, all that it has claimed become crash suspects.
 CLAIM_BATCH = 50
-# What was accepted is noted this often: what a crash in between repeats stays little.
-NOTE_EVERY_S = 0.2
-# While a channel is not to be asked, its worker rests so long at each job: the messages behind
-# would be given back just the same, and each time costs PostgreSQL two writes a message.
-REST_S = 5.0
+# How often results are recorded: a crash repeats what was accepted since.
+RECORD_EVERY_S = 0.2
+# The longest that a job waits for a paused channel. The jobs behind it would only release their
+# deliveries, at two writes to PostgreSQL for each.
+MAX_PAUSE_S = 5.0
 POLL_S = 0.1
-# A channel is asked less often than PostgreSQL is, and more slowly: a smaller window.
+# A channel gets fewer calls than PostgreSQL, and slower ones: a smaller window.
 CHANNEL_RULES = Rules(window=50, min_calls=20, failure_rate=50.0, open_s=5.0, half_open_calls=3, permit_s=120.0)
 
 
 def queue_name(channel: str) -> str:
-    """The RQ queue of a channel."""
+    """Return the name of a channel's RQ queue."""
     return f"notifications-{channel}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How a channel is used.
+    """Bounds on the use of a channel.
 
     Attributes:
-        tries: the most tries for one message.
-        timeout_s: the most that one send may take, in seconds.
-        concurrency: how many messages are under way at once.
+        tries: maximum number of tries for one delivery.
+        timeout_s: maximum duration of one send, in seconds.
+        concurrency: maximum number of sends at the same time.
     """
 
     tries: int = 20
@@ -64,12 +64,12 @@ class Policy:
 
 
 def is_channel_failure(error: BaseException) -> bool:
-    """The error is the channel's trouble; not the message's, and no wish to be left alone."""
+    """Return whether an error counts against the channel: not against one notification, and not a `Retry-After`."""
     return isinstance(error, ChannelFailed) and not error.permanent and error.retry_after_s is None
 
 
 class StateGauge(pybreaker.CircuitBreakerListener):
-    """Shows the state of a channel's circuit as a metric."""
+    """A listener that exports the state of a channel's circuit breaker as a metric."""
 
     def state_change(
         self,
@@ -77,13 +77,13 @@ class StateGauge(pybreaker.CircuitBreakerListener):
         old_state: pybreaker.CircuitBreakerState | None,
         new_state: pybreaker.CircuitBreakerState,
     ) -> None:
-        """Set it."""
+        """Set the gauge of each state."""
         for state in (pybreaker.STATE_CLOSED, pybreaker.STATE_HALF_OPEN, pybreaker.STATE_OPEN):
             metrics.BREAKER_STATE.labels(cb.name, state).set(new_state.name == state)
 
 
 class ChannelSender:
-    """Sends on one channel: what a job needs of the process that runs it."""
+    """Sends the deliveries of one channel in this process, within its bounds."""
 
     def __init__(
         self,
@@ -91,24 +91,24 @@ class ChannelSender:
         channel: Channel,
         *,
         policy: Policy | None = None,
-        pace: Throttle | None = None,
+        throttle: Throttle | None = None,
         rules: Rules = CHANNEL_RULES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Keep what it works with.
+        """Start nothing yet.
 
         Args:
             pool: autocommit connections.
-            channel: accepts the messages, from several threads.
-            policy: how the channel is used.
-            pace: the channel's rate; none when left out.
-            rules: when its circuit breaker opens.
+            channel: called from several threads at the same time.
+            policy: bounds on the use of the channel.
+            throttle: the channel's rate; unlimited if left out.
+            rules: of the channel's circuit breaker.
             clock: monotonic, in seconds.
         """
         self.pool = pool
         self.channel = channel
         self.policy = policy or Policy()
-        self.pace = pace
+        self.throttle = throttle
         self.clock = clock
         self.stop = StopSignal()
         self.breaker = CircuitBreaker(
@@ -117,53 +117,53 @@ class ChannelSender:
             rules=rules,
             listeners=[StateLog(), StateGauge()],
         )
-        self.lanes = ThreadPoolExecutor(self.policy.concurrency, thread_name_prefix=f"send-{channel.name}")
-        self._closing = threading.Lock()
-        self._closed_until_s = 0.0
+        self.executor = ThreadPoolExecutor(self.policy.concurrency, thread_name_prefix=f"send-{channel.name}")
+        self._pausing = threading.Lock()
+        self._paused_until_s = 0.0
 
     def deliver(self, outbox_ids: list[int]) -> None:
-        """Send those messages that were not sent before. One that fails does not stop the others.
+        """Send the deliveries that are still open. A failure of one does not stop the others.
 
-        A crash after the channel accepted a message and before that is noted repeats the send;
-        the channel knows the message by its key and lets it count once.
+        A crash after the channel has accepted a notification, and before that is recorded, repeats
+        the send; the channel recognises the notification by its key.
 
         Raises:
-            couponapp.errors.Unavailable: PostgreSQL does not answer; the lease brings the messages back.
+            couponapp.errors.Unavailable: PostgreSQL does not answer; the deliveries are due again when
+                their lease expires.
         """
-        _Run(self, outbox_ids).to_its_end()
-        if (closed_s := self.closed_s()) > 0:
-            self.stop.wait(min(REST_S, closed_s))
+        _Job(self, outbox_ids).run()
+        if (paused_s := self.paused_s()) > 0:
+            self.stop.wait(min(MAX_PAUSE_S, paused_s))
 
     def send(self, one: ClaimedDelivery) -> None:
-        """Send one message.
+        """Send one notification.
 
         Raises:
-            Refused: the channel is left alone.
-            ChannelFailed: it has not accepted the message.
+            Refused: the circuit breaker is open.
+            ChannelFailed: the channel has not accepted it.
         """
         with self.breaker.calling():
             self.channel.send(one.notification)
 
-    def close(self, for_s: float) -> None:
-        """Leave the channel alone for so many seconds."""
-        with self._closing:
-            self._closed_until_s = max(self._closed_until_s, self.clock() + for_s)
+    def pause(self, for_s: float) -> None:
+        """Send nothing on the channel for this many seconds."""
+        with self._pausing:
+            self._paused_until_s = max(self._paused_until_s, self.clock() + for_s)
 
-    def closed_s(self) -> float:
-        """How long the channel is still to be left alone, in seconds."""
-        return max(0.0, self._closed_until_s - self.clock())
+    def paused_s(self) -> float:
+        """Return for how many more seconds the channel is paused."""
+        return max(0.0, self._paused_until_s - self.clock())
 
 
-class _Run:
-    """One job's messages on their way: a few threads, the lanes, each take the next one and send it.
+class _Job:
+    """One job under way: a few threads send, each taking the next delivery; the job's own thread records results.
 
-    The job's own thread notes what has ended. The lists of what has ended are safe without a lock:
-    lanes append at their ends, and the job takes away from their beginnings.
+    The lists of results need no lock: the sending threads append, and only the job's thread removes.
     """
 
-    def __init__(self, delivery: ChannelSender, outbox_ids: list[int]) -> None:
-        self._delivery = delivery
-        self._name = delivery.channel.name
+    def __init__(self, sender: ChannelSender, outbox_ids: list[int]) -> None:
+        self._sender = sender
+        self._channel = sender.channel.name
         self._unclaimed = deque(batched(outbox_ids, CLAIM_BATCH))
         self._lease: datetime | None = None
         self._claimed: deque[ClaimedDelivery] = deque()
@@ -171,89 +171,89 @@ class _Run:
         self._failed: list[Failure] = []
         self._untried: list[ClaimedDelivery] = []
         self._taking = threading.Lock()
-        self._lanes = min(delivery.policy.concurrency, len(outbox_ids))
+        self._threads = min(sender.policy.concurrency, len(outbox_ids))
         self._over = False
-        self._end_s = delivery.clock() + JOB_BUDGET_S
+        self._end_s = sender.clock() + JOB_BUDGET_S
 
-    def to_its_end(self) -> None:
-        """Send until all are sent or the time is over."""
-        # Also where nothing may be sent: what is given back must be known by its lease.
+    def run(self) -> None:
+        """Send until all is sent or the time is over."""
+        # The first claim is made even if nothing may be sent: releasing the rest needs the lease that it reads.
         self._over = not self._claim()
-        lanes = [self._delivery.lanes.submit(self._lane) for _ in range(self._lanes)]
+        sending = [self._sender.executor.submit(self._send_all) for _ in range(self._threads)]
         try:
-            while wait(lanes, NOTE_EVERY_S).not_done:
-                self._note()
+            while wait(sending, RECORD_EVERY_S).not_done:
+                self._record()
         finally:
             self._over = True
-            wait(lanes, self._delivery.policy.timeout_s)
+            wait(sending, self._sender.policy.timeout_s)
             self._untried.extend(self._claimed)
-            self._note()
-            self._give_back()
-        for lane in lanes:
-            lane.result()  # raises what it met
+            self._record()
+            self._release()
+        for future in sending:
+            future.result()  # raises the thread's error
 
-    def _lane(self) -> None:
+    def _send_all(self) -> None:
         try:
             while (one := self._next()) is not None:
                 try:
-                    self._delivery.send(one)
+                    self._sender.send(one)
                 except Exception as error:
-                    self._take(one, error)
+                    self._handle(one, error)
                 else:
                     self._sent.append(one)
         except BaseException:
-            self._over = True  # the other lanes would only meet the same
+            self._over = True  # the other threads would meet the same error
             raise
 
     def _next(self) -> ClaimedDelivery | None:
-        """The next message to send, when it is its turn. One lane waits, the others behind it."""
-        pace, stop = self._delivery.pace, self._delivery.stop
+        """Wait for the throttle and return the next delivery; None at the end. One thread waits, the others queue."""
+        throttle = self._sender.throttle
         with self._taking:
             while self._may_send() and (self._claimed or self._claim()):
-                if pace is None or (turn_s := pace.take()) <= 0:
+                if throttle is None or (wait_s := throttle.take()) <= 0:
                     return self._claimed.popleft()
-                stop.wait(min(turn_s, POLL_S))
+                self._sender.stop.wait(min(wait_s, POLL_S))
         return None
 
     def _may_send(self) -> bool:
-        """There is time, and the channel is to be asked."""
-        one = self._delivery
-        return not self._over and not one.stop.is_set() and one.clock() < self._end_s and not one.closed_s()
+        sender = self._sender
+        return not self._over and not sender.stop.is_set() and sender.clock() < self._end_s and not sender.paused_s()
 
     def _claim(self) -> bool:
-        """Claim the next few; false where none may be sent."""
-        one = self._delivery
+        """Claim the next batch; return whether one of its deliveries may be sent."""
+        sender = self._sender
         while self._unclaimed and not self._claimed:
-            claims = deliveries.claim(one.pool, self._name, self._unclaimed.popleft())
-            self._lease = self._lease or (claims[0].due_at if claims else None)
-            # Nothing is begun that might end after its lease, when it is somebody else's to send.
-            lease_s = min((claim.left_s for claim in claims), default=math.inf) - one.policy.timeout_s
-            self._end_s = min(self._end_s, one.clock() + lease_s)
-            for claim in claims:
-                if buried := retry_policy.poisoned(claim, self._name):
-                    self._failed.append(buried)
+            batch = deliveries.claim(sender.pool, self._channel, self._unclaimed.popleft())
+            self._lease = self._lease or (batch[0].due_at if batch else None)
+            # Start no send that could outlast the lease: by then another job may send the same delivery.
+            left_s = min((one.left_s for one in batch), default=math.inf) - sender.policy.timeout_s
+            self._end_s = min(self._end_s, sender.clock() + left_s)
+            for one in batch:
+                if poisoned := retry_policy.poisoned(one, self._channel):
+                    self._failed.append(poisoned)
                 else:
-                    self._claimed.append(claim)
+                    self._claimed.append(one)
         return bool(self._claimed) and self._may_send()
 
-    def _take(self, one: ClaimedDelivery, error: Exception) -> None:
+    def _handle(self, one: ClaimedDelivery, error: Exception) -> None:
+        sender = self._sender
         if isinstance(error, Refused):
-            self._delivery.close(self._delivery.breaker.rules.open_s)
+            sender.pause(sender.breaker.rules.open_s)
             self._untried.append(one)
             return
-        # What is no ChannelFailed is a mistake in a channel: tried again all the same, and kept.
+        # Any other error is a bug in a channel: it is recorded, and the delivery is tried again.
         failed = error if isinstance(error, ChannelFailed) else ChannelFailed(repr(error))
         if failed.retry_after_s is not None:
-            self._delivery.close(min(failed.retry_after_s, retry_policy.MAX_DELAY_S))
-        self._failed.append(retry_policy.after_failure(one, failed, self._name, tries=self._delivery.policy.tries))
+            sender.pause(min(failed.retry_after_s, retry_policy.MAX_DELAY_S))
+        self._failed.append(retry_policy.after_failure(one, failed, self._channel, tries=sender.policy.tries))
 
-    def _note(self) -> None:
-        pool, name = self._delivery.pool, self._name
+    def _record(self) -> None:
+        pool, channel = self._sender.pool, self._channel
         if sent := self._sent[:]:
-            took = deliveries.mark_sent(pool, name, [one.notification.outbox_id for one in sent])
+            took = deliveries.mark_sent(pool, channel, [one.notification.outbox_id for one in sent])
             del self._sent[: len(sent)]
-            metrics.NOTIFICATIONS_SENT.labels(name).inc(len(took))
-            seconds = metrics.NOTIFICATION_SECONDS.labels(name)
+            metrics.NOTIFICATIONS_SENT.labels(channel).inc(len(took))
+            seconds = metrics.NOTIFICATION_SECONDS.labels(channel)
             for took_s in took:
                 seconds.observe(took_s)
             for one in sent:
@@ -261,39 +261,39 @@ class _Run:
                     "notified: issuance %d of coupon %d, %s",
                     one.notification.issuance_id,
                     one.notification.coupon_id,
-                    name,
+                    channel,
                 )
         if failed := self._failed[:]:
-            deliveries.reschedule(pool, name, failed)
+            deliveries.reschedule(pool, channel, failed)
             del self._failed[: len(failed)]
             dead = sum(one.delay_s is None for one in failed)
-            metrics.NOTIFICATIONS_DEAD.labels(name).inc(dead)
-            metrics.NOTIFICATIONS_RETRIED.labels(name).inc(len(failed) - dead)
+            metrics.NOTIFICATIONS_DEAD.labels(channel).inc(dead)
+            metrics.NOTIFICATIONS_RETRIED.labels(channel).inc(len(failed) - dead)
 
-    def _give_back(self) -> None:
-        """What was not tried is due again: those that were claimed have lost no try."""
-        pool, name = self._delivery.pool, self._name
-        delay_s = self._delivery.closed_s() * random.uniform(1.0, 1.2)
+    def _release(self) -> None:
+        """Release what was not tried, until the channel's pause is over."""
+        pool, channel = self._sender.pool, self._channel
+        delay_s = self._sender.paused_s() * random.uniform(1.0, 1.2)
         if self._untried:
-            deliveries.release(pool, name, [one.notification.outbox_id for one in self._untried], delay_s)
+            deliveries.release_claim(pool, channel, [one.notification.outbox_id for one in self._untried], delay_s)
         if self._unclaimed and self._lease:
-            ids = [outbox_id for part in self._unclaimed for outbox_id in part]
-            deliveries.release_lease(pool, name, ids, self._lease, delay_s)
+            ids = [outbox_id for batch in self._unclaimed for outbox_id in batch]
+            deliveries.release_lease(pool, channel, ids, self._lease, delay_s)
 
 
 def batched(ids: list[int], size: int) -> Iterator[list[int]]:
-    """Runs of at most `size` ids, in order."""
+    """Split ids into lists of at most `size`, in order."""
     return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
-_deliveries: dict[str, ChannelSender] = {}
+_senders: dict[str, ChannelSender] = {}
 
 
-def configure(delivery: ChannelSender) -> None:
-    """Tell the jobs of this process what to work with. RQ can pass them ids only."""
-    _deliveries[delivery.channel.name] = delivery
+def configure(sender: ChannelSender) -> None:
+    """Set the sender that jobs of its channel use in this process: RQ can pass ids only."""
+    _senders[sender.channel.name] = sender
 
 
 def deliver(channel: str, outbox_ids: list[int]) -> None:
-    """Deliver a few messages: what RQ calls."""
-    _deliveries[channel].deliver(outbox_ids)
+    """Send a few deliveries. RQ calls this."""
+    _senders[channel].deliver(outbox_ids)

@@ -1,4 +1,4 @@
-"""What a holder reads, in Korean and English: who they are is all that is known of a holder."""
+"""The text that a holder reads, in Korean and English: the holder's language is not known."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _templates = Environment(
     keep_trailing_newline=True,
 )
 
-# Korean, English; by the kind of event, as the templates are.
+# Korean and English, by kind of event; the templates are named by kind, too.
 _SUBJECTS = {"issuance.issued": ("[{}] 쿠폰이 발급되었습니다", "[{}] Your coupon has been issued")}
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message, ready to be sent."""
+    """An e-mail's subject and its two bodies."""
 
     subject: str
     text: str
@@ -31,7 +31,7 @@ class Message:
 
 
 def render(notification: Notification, time_zone: ZoneInfo) -> Message:
-    """The message as e-mail has it, times in the given zone."""
+    """Render the message of an e-mail, with times in the given zone."""
     korean, english = _subjects(notification)
     subject = f"{korean} / {english.removeprefix(f'[{notification.coupon_name}] ')}"
     words = {"subject": subject, **_words(notification, time_zone)}
@@ -41,7 +41,7 @@ def render(notification: Notification, time_zone: ZoneInfo) -> Message:
 
 
 def render_file(notification: Notification, time_zone: ZoneInfo) -> str:
-    """The message as the file channel leaves it: under a head like that of a letter."""
+    """Render the text that the file channel writes, with times in the given zone."""
     korean, english = _subjects(notification)
     text = _templates.get_template(f"{notification.kind}.txt").render(_words(notification, time_zone))
     head = f"받는 사람: {notification.user_id}\n제목: {korean}\n\n"

@@ -1,4 +1,4 @@
-"""The outbox table: what is to be told. What becomes of it lies in `couponapp.notifying.deliveries`."""
+"""The outbox table: one row per notification, fanned out into one delivery per channel."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from couponapp.storage.pool import Pool
 
 @dataclass(frozen=True)
 class Notification:
-    """What there is to tell.
+    """What a holder is told about one issuance.
 
     Attributes:
-        outbox_id: the row that it comes from.
-        created_at: when it happened.
+        outbox_id: id of its outbox row.
+        kind: type of the event, for example `issuance.issued`.
+        created_at: when the event happened.
     """
 
     outbox_id: int
@@ -30,39 +31,41 @@ class Notification:
 
     @property
     def key(self) -> str:
-        """The idempotency key towards a channel: the same for every try. Letters, digits, `_`."""
+        """Idempotency key for the receiver: the same on every try. Letters, digits and `_`."""
         return f"{self.kind.replace('.', '_')}_{self.issuance_id}"
 
 
-# In order, past rows that another relay holds. One statement, so a row becomes all of its
-# deliveries or none.
-PLAN = """
+# The column is called `planned_at`: renaming it would break workers of the previous version during a rolling upgrade.
+NOT_FANNED_OUT = "planned_at IS NULL"
+
+# Rows that another relay has locked are skipped. A single statement: a row gets all of its deliveries or none.
+FAN_OUT = f"""
 WITH fresh AS (
-    SELECT id FROM outbox WHERE planned_at IS NULL ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    SELECT id FROM outbox WHERE {NOT_FANNED_OUT} ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ),
-planned AS (
+fanned_out AS (
     UPDATE outbox o SET planned_at = now(), channels_left = cardinality(%(channels)s::text[])
     FROM fresh WHERE o.id = fresh.id
     RETURNING o.id, o.issuance_id, o.created_at
 )
 INSERT INTO deliveries (outbox_id, channel, coupon_id, created_at, due_at, give_up_at)
-SELECT p.id, c.channel, i.coupon_id, p.created_at, p.created_at, now() + make_interval(secs => %(give_up_s)s)
-FROM planned p
-JOIN issuances i ON i.id = p.issuance_id
+SELECT f.id, c.channel, i.coupon_id, f.created_at, f.created_at, now() + make_interval(secs => %(give_up_s)s)
+FROM fanned_out f
+JOIN issuances i ON i.id = f.issuance_id
 CROSS JOIN unnest(%(channels)s::text[]) AS c (channel)
 """
 
 
-def plan(pool: Pool, channels: tuple[str, ...], *, limit: int, give_up_s: float) -> int:
-    """Make deliveries from new outbox rows, oldest first.
+def fan_out(pool: Pool, channels: tuple[str, ...], *, limit: int, give_up_s: float) -> int:
+    """Create the deliveries of new outbox rows, oldest first.
 
     Args:
         pool: autocommit connections.
-        channels: one delivery for each.
-        limit: the most outbox rows.
-        give_up_s: after that many seconds a delivery that fails is not tried again.
+        channels: names; each row gets one delivery per channel.
+        limit: maximum number of outbox rows.
+        give_up_s: a delivery that fails later than this, in seconds from now, is not retried.
 
     Returns:
-        How many deliveries there are to make.
+        The number of deliveries created.
     """
-    return pool.execute(PLAN, {"channels": list(channels), "limit": limit, "give_up_s": give_up_s})
+    return pool.execute(FAN_OUT, {"channels": list(channels), "limit": limit, "give_up_s": give_up_s})

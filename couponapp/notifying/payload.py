@@ -1,4 +1,4 @@
-"""What happened, as JSON for other services: docs/events.md."""
+"""The JSON body of a webhook: docs/events.md."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 from couponapp.notifying.outbox import Notification
 
-# Of the whole format. It grows by members only; whatever else would change makes it a 2.
+# Version of the whole format. New members keep it; any other change makes it 2.
 VERSION = 1
 
 
 def event(notification: Notification) -> bytes:
-    """The event, UTF-8, the same bytes for every try."""
+    """Return the event as UTF-8 JSON: the same bytes on every try."""
     return json.dumps(
         {
             "type": notification.kind,

@@ -1,4 +1,4 @@
-"""The relay: committed outbox rows → deliveries → RQ jobs, a queue for each channel."""
+"""The relay: committed outbox rows → deliveries → RQ jobs, one queue per channel."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
 
 from redis import Redis, RedisError
 from rq import Queue
@@ -19,20 +20,21 @@ from couponapp.errors import Unavailable
 from couponapp.notifying import archive, deliveries, jobs, outbox
 from couponapp.notifying.deliveries import Leased
 from couponapp.notifying.throttle import Throttle
+from couponapp.signals import StopSignal
 from couponapp.storage.pool import Connection, Pool
 
 log = logging.getLogger(__name__)
 
-PLAN_BATCH = 500
-# RQ spends some twenty round trips on a job, as much computing time as on fifty messages: many
-# messages share them. A job is still short: it gives back what it has not begun after a few seconds.
-MESSAGES_PER_JOB = 200
-# Jobs that wait in a channel's queue. What is handed over must be sent before its lease ends, or
-# it would be handed over again and again; and what has just become due, such as another event's
-# first message, waits behind these only. The rest waits in PostgreSQL.
+FAN_OUT_BATCH = 500
+# RQ needs some twenty round trips for a job, as much computing time as fifty deliveries: many
+# deliveries share them. A job is short all the same: after a few seconds it releases the rest.
+DELIVERIES_PER_JOB = 200
+# Jobs that wait in a channel's queue. Deliveries must be sent before their lease expires, or they
+# would be handed over again and again; and a newly due delivery, such as another event's first,
+# waits behind these only. All others wait in PostgreSQL.
 MAX_QUEUED_JOBS = 2
-# Polling costs one index look-up and, unlike NOTIFY inside the issuing transaction, slows no
-# commit (docs/decisions/0005).
+# Polling costs one index look-up and, unlike NOTIFY inside the issuing transaction, slows no commit
+# (docs/decisions/0005).
 POLL_S = 0.2
 MAX_BACK_OFF_S = 5.0
 PROGRESS_EVERY_S = 10.0
@@ -40,18 +42,8 @@ FAILED_JOB_TTL_S = 86_400
 ARCHIVE_JOB = "notifications-archive"
 
 
-class Stop(Protocol):
-    """Asks a loop to end."""
-
-    def is_set(self) -> bool:
-        """It has been asked."""
-
-    def wait(self, timeout_s: float, /) -> bool:
-        """Wait until asked, at most so many seconds; tells whether asked."""
-
-
 class Relay:
-    """Hands messages over to RQ. Any number may run at once."""
+    """Hands due deliveries over to RQ. Any number of relays may run at the same time."""
 
     def __init__(
         self,
@@ -60,35 +52,35 @@ class Relay:
         *,
         lease_s: float,
         channels: tuple[str, ...] = ("file",),
-        rates: Mapping[str, Throttle] | None = None,
+        throttles: Mapping[str, Throttle] | None = None,
         give_up_s: float = 86_400.0,
         keep_days: int = 30,
     ) -> None:
-        """Keep what the relay works with.
+        """Start nothing yet.
 
         Args:
             pool: autocommit connections.
-            redis: RQ's server, with socket timeouts.
-            lease_s: after that many seconds an unsent message is handed over again.
-            channels: names of the channels that each message goes to.
-            rates: of those that have one: a job holds no more than it can send in its time.
-            give_up_s: after that many seconds a message that fails is not tried again.
-            keep_days: after that many days what was sent goes into the archive.
+            redis: RQ's server, with socket time-outs.
+            lease_s: seconds after which an unsent delivery is handed over again.
+            channels: names; each notification goes to all of them.
+            throttles: rates by channel: a job takes no more than it can send in its time.
+            give_up_s: seconds after which a delivery that fails is not retried.
+            keep_days: days after which sent rows are archived.
         """
         self._pool = pool
         self._redis = redis
         self._queues = {name: Queue(jobs.queue_name(name), connection=redis) for name in channels}
-        self._per_job = dict.fromkeys(channels, MESSAGES_PER_JOB)
-        for name, pace in (rates or {}).items():
-            self._per_job[name] = min(MESSAGES_PER_JOB, pace.turns(jobs.JOB_BUDGET_S))
+        self._per_job = dict.fromkeys(channels, DELIVERIES_PER_JOB)
+        for name, throttle in (throttles or {}).items():
+            self._per_job[name] = min(DELIVERIES_PER_JOB, throttle.turns(jobs.JOB_BUDGET_S))
         self._lease_s = lease_s
         self._give_up_s = give_up_s
         self._keep_days = keep_days
         self._wait_s = POLL_S
 
-    def run(self, stop: Stop) -> None:
-        """Hand over until told to stop; waits out any outage of PostgreSQL or Redis."""
-        failures, told, tell_s, archive_s = 0, -1, time.monotonic(), time.monotonic()
+    def run(self, stop: StopSignal) -> None:
+        """Hand over until stopped. Outages of PostgreSQL and Redis are waited out."""
+        failures, waiting, report_s, archive_s = 0, -1, time.monotonic(), time.monotonic()
         while not stop.is_set():
             try:
                 self.hand_over()
@@ -99,48 +91,48 @@ class Relay:
             except (Unavailable, RedisError) as error:
                 failures += 1
                 log.warning("relay: %s; nothing is lost, trying again", error)
-            if time.monotonic() >= tell_s:
-                told, tell_s = self._tell_progress(told), time.monotonic() + PROGRESS_EVERY_S
+            if time.monotonic() >= report_s:
+                waiting, report_s = self._report_backlog(waiting), time.monotonic() + PROGRESS_EVERY_S
             stop.wait(self._back_off_s(failures) if failures else self._wait_s)
 
     def hand_over(self) -> int:
-        """Lease what there is room for and enqueue its jobs in one round trip.
+        """Lease as many deliveries as the queues have room for, and enqueue their jobs in one round trip.
 
-        Messages whose jobs could not be enqueued are due again at once, because the lease is
-        rolled back. Enqueued but not committed means enqueued twice, which the job bears.
+        If the jobs cannot be enqueued, the lease is rolled back and the deliveries are due at once. If
+        the commit fails after they were enqueued, they are enqueued again, which jobs tolerate.
 
         Returns:
-            How many messages, on all channels together.
+            The number of deliveries, on all channels together.
 
         Raises:
             couponapp.errors.Unavailable: PostgreSQL does not answer.
             redis.RedisError: Redis does not answer.
         """
-        planned = outbox.plan(self._pool, tuple(self._queues), limit=PLAN_BATCH, give_up_s=self._give_up_s)
+        created = outbox.fan_out(self._pool, tuple(self._queues), limit=FAN_OUT_BATCH, give_up_s=self._give_up_s)
         room = self._room()
         with self._pool.connection() as connection, connection.transaction():
             leased = {name: self._lease(connection, name, n) for name, n in room.items() if n}
             if any(leased.values()):
                 self._enqueue(leased)
-        filled = [name for name, n in room.items() if n and len(leased[name]) >= n]
-        self._wait_s = 0.0 if filled or planned >= PLAN_BATCH else POLL_S  # there may be more at once
+        filled = any(len(one) >= room[name] for name, one in leased.items())
+        self._wait_s = 0.0 if filled or created >= FAN_OUT_BATCH else POLL_S  # more may be due already
         return sum(map(len, leased.values()))
 
     def _lease(self, connection: Connection, channel: str, limit: int) -> Leased:
-        """Fair shares first; what some did not need goes to the others."""
+        """Lease fair shares first; what some coupons do not use goes to the others."""
         first = deliveries.lease(connection, channel, limit=limit, lease_s=self._lease_s)
         if not 0 < len(first) < limit:
             return first
         more = deliveries.lease(connection, channel, limit=limit - len(first), lease_s=self._lease_s)
-        return Leased(sorted(first.sound + more.sound), first.suspect + more.suspect)
+        return Leased(sorted(first.outbox_ids + more.outbox_ids), sorted(first.crash_suspects + more.crash_suspects))
 
     def schedule_archive(self) -> bool:
-        """Enqueue a round of archiving, unless one waits or runs: any number of relays make one.
+        """Enqueue a round of archiving, unless one is waiting or running: all relays together schedule one.
 
         RQ's own scheduler would be one more process; its cron enqueues once per scheduler.
 
         Returns:
-            It was enqueued.
+            Whether it was enqueued.
 
         Raises:
             redis.RedisError: Redis does not answer.
@@ -161,7 +153,7 @@ class Relay:
         return True
 
     def _room(self) -> dict[str, int]:
-        """How many messages each channel's queue can still take."""
+        """Return how many deliveries each channel's queue can still take."""
         with self._redis.pipeline(transaction=False) as pipeline:
             for queue in self._queues.values():
                 pipeline.llen(queue.key)
@@ -171,15 +163,14 @@ class Relay:
 
     def _enqueue(self, leased: Mapping[str, Leased]) -> None:
         with self._redis.pipeline() as pipeline:
-            for name, messages in leased.items():
-                queued = [self._job(name, ids) for ids in _parts(messages, self._per_job[name])]
-                self._queues[name].enqueue_many(queued, pipeline=pipeline)
+            for name, one in leased.items():
+                parts = chain(jobs.batched(one.outbox_ids, self._per_job[name]), jobs.batched(one.crash_suspects, 1))
+                self._queues[name].enqueue_many([self._job(name, ids) for ids in parts], pipeline=pipeline)
             pipeline.execute()
 
     def _job(self, channel: str, outbox_ids: list[int]) -> EnqueueData:
-        """A job that RQ drops by itself when its lease has ended before a worker takes it."""
-        # Never the same id twice: what a dead worker left of a job must not stand in the way of
-        # the next lease's.
+        """Describe a job that RQ drops if no worker takes it before its lease expires."""
+        # A new id for every job: remains of a job whose worker died must not block the next lease's.
         job_id = f"{channel}-{outbox_ids[0]}-{uuid.uuid4().hex}"
         return Queue.prepare_data(
             jobs.deliver,
@@ -195,27 +186,20 @@ class Relay:
     def _back_off_s(failures: int) -> float:
         return random.uniform(0.5, 1.0) * min(MAX_BACK_OFF_S, POLL_S * 2.0**failures)
 
-    def _tell_progress(self, told: int) -> int:
+    def _report_backlog(self, last: int) -> int:
+        """Set the metrics, log a change since `last`; return the number of deliveries that wait."""
         try:
-            channel_backlogs = deliveries.channel_backlogs(self._pool, tuple(self._queues))
+            backlogs = deliveries.channel_backlogs(self._pool, tuple(self._queues))
         except Unavailable:
-            return told
-        for name, one in channel_backlogs.items():
+            return last
+        for name, one in backlogs.items():
             metrics.NOTIFICATIONS_WAITING.labels(name).set(one.waiting)
             metrics.NOTIFICATIONS_OLDEST_SECONDS.labels(name).set(one.oldest_s)
             metrics.NOTIFICATIONS_DEAD_LETTERS.labels(name).set(one.dead)
-        waiting, dead = (
-            sum(one.waiting for one in channel_backlogs.values()),
-            sum(one.dead for one in channel_backlogs.values()),
-        )
-        if waiting != told:
+        waiting = sum(one.waiting for one in backlogs.values())
+        dead = sum(one.dead for one in backlogs.values())
+        if waiting != last:
             log.info("notifications: %s", f"{waiting} waiting" if waiting else "every issuance is notified")
             if dead:
                 log.warning("notifications: %d dead letters; see flask notifications dead", dead)
         return waiting
-
-
-def _parts(messages: Leased, per_job: int) -> Iterator[list[int]]:
-    """A job for each few sound messages, and one for each suspect one."""
-    yield from jobs.batched(messages.sound, per_job)
-    yield from jobs.batched(messages.suspect, 1)

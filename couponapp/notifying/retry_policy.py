@@ -1,4 +1,4 @@
-"""What becomes of a message whose try did not succeed: another one, later and later, or a dead letter."""
+"""What follows a try that did not succeed: another try after a growing delay, or a dead letter."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 2.0
 MAX_DELAY_S = 3_600.0
-# So often may a process end in the middle of one message before that message is taken for the cause.
+# After so many crashes during one delivery, that delivery is assumed to cause them.
 MAX_CRASHES = 5
 MAX_REASON = 500
 
 
 def after_failure(one: ClaimedDelivery, error: ChannelFailed, channel: str, *, tries: int) -> Failure:
-    """What follows a try that came back with an error.
+    """Decide what follows a try that ended with an error.
 
-    Twice as long a delay for each failure, shortened by up to a half at random, so that what failed
-    together does not come back together.
+    The delay doubles with each failure and is shortened at random by up to a half, so that deliveries
+    that failed together do not come back together.
 
     Args:
-        one: the message.
-        error: what the channel said.
+        one: the delivery that failed.
+        error: what the channel reported.
         channel: its name.
-        tries: the most for one message.
+        tries: maximum number of tries.
     """
-    reason, final = str(error)[:MAX_REASON], ""
+    issuance_id, reason, final = one.notification.issuance_id, str(error)[:MAX_REASON], ""
     if error.permanent:
         final = "permanent"
     elif one.given_up:
@@ -37,19 +37,19 @@ def after_failure(one: ClaimedDelivery, error: ChannelFailed, channel: str, *, t
     elif one.failures + 1 >= tries:
         final = f"{one.failures + 1} tries"
     if final:
-        log.warning("issuance %d is not notified by %s: %s", one.notification.issuance_id, channel, reason)
+        log.warning("issuance %d is not notified by %s: %s", issuance_id, channel, reason)
         return Failure(one.notification.outbox_id, f"{reason} ({final})", None)
     delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0**one.failures) * random.uniform(0.5, 1.0)
     delay_s = max(delay_s, min(error.retry_after_s or 0.0, MAX_DELAY_S))
-    log.warning("issuance %d waits %.1f s for its next try: %s", one.notification.issuance_id, delay_s, reason)
+    log.warning("issuance %d is tried again in %.1f s: %s", issuance_id, delay_s, reason)
     return Failure(one.notification.outbox_id, reason, delay_s)
 
 
 def poisoned(one: ClaimedDelivery, channel: str) -> Failure | None:
-    """The end of a message with which processes died again and again; None for any other."""
+    """Return the final failure of a delivery that has crashed too many processes; None for any other."""
     crashes = one.tries - 1 - one.failures
     if crashes < MAX_CRASHES:
         return None
-    reason = f"{crashes} times the process ended in the middle of it"
+    reason = f"the process died {crashes} times while sending it"
     log.error("issuance %d is not notified by %s: %s", one.notification.issuance_id, channel, reason)
     return Failure(one.notification.outbox_id, reason, None)

@@ -1,4 +1,4 @@
-"""The rate of a channel: so many messages in so much time, evenly spread."""
+"""A channel's rate, spread evenly over time."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 from limits import parse
 
-# Turns that nobody took in time are made up for within this, so that a process that wakes up late
-# keeps its rate. So much more than the rate may pass in any stretch of time.
-MAKE_UP_S = 0.1
-# Waking up for each turn of a high rate costs more than what is sent: several come together.
-LEAST_WAIT_S = 0.05
+# A process that wakes up late catches up on turns missed within this time, and so keeps its rate.
+# Any stretch of time may exceed the rate by that much.
+CATCH_UP_S = 0.1
+# At a high rate, waking up for each turn costs more than the sends: several turns come together.
+MIN_WAIT_S = 0.05
 
 
 class Throttle:
-    """Lets messages pass at a rate. Asked by one thread at a time."""
+    """Lets sends pass at a rate. Not thread-safe."""
 
     def __init__(self, rate: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with the first at once.
+        """Start with the first turn free.
 
         Args:
             rate: such as `10/second`.
@@ -30,17 +30,17 @@ class Throttle:
         self._next_s = clock()
 
     def take(self) -> float:
-        """Take a turn.
+        """Take a turn if one is free.
 
         Returns:
-            0 where it was taken, else how long to wait before asking again, in seconds.
+            0 if it was taken, otherwise the seconds to wait before asking again.
         """
         now_s = self._clock()
         if now_s < self._next_s:
-            return max(self._next_s - now_s, LEAST_WAIT_S)
-        self._next_s = max(self._next_s, now_s - MAKE_UP_S) + self._step_s
+            return max(self._next_s - now_s, MIN_WAIT_S)
+        self._next_s = max(self._next_s, now_s - CATCH_UP_S) + self._step_s
         return 0.0
 
     def turns(self, in_s: float) -> int:
-        """How many there are in so many seconds, at least one."""
+        """Return the number of turns in this many seconds, at least one."""
         return max(1, int(in_s / self._step_s))

@@ -1,8 +1,7 @@
-"""The worker process: `python -m couponapp.worker` runs the relay and an RQ worker for each channel.
+"""`python -m couponapp.worker` runs the relay and one RQ worker per channel.
 
-Each runs in a child of its own, because RQ's job time-outs need a main thread, and so that a slow
-channel delays no other. A child that dies is started again; TERM or Ctrl-C ends all. With `--part`
-one of them runs alone.
+Each part is a child process, because RQ's job time-outs need a main thread, and so that a slow channel
+delays no other. A child that dies is restarted; TERM or Ctrl-C stops all. `--part` runs one part alone.
 """
 
 from __future__ import annotations
@@ -41,18 +40,18 @@ END_TIMEOUT_S = 8.0
 DATABASE_DEADLINE_MS = 5_000
 REDIS_TIMEOUT_S = 2.0
 HOUR_S = 3_600.0
-# As for the other channels: what is delivered takes no more than a tenth of two cores from issuing.
+# As for the other channels: deliveries take no more than a tenth of two cores from issuing.
 FILE_RATE = "350/second"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the worker until TERM or Ctrl-C; returns the exit code."""
+    """Run the worker until TERM or Ctrl-C; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m couponapp.worker", description=__doc__)
-    parser.add_argument("--part", choices=(RELAY, *CHANNELS), help="run only the relay, or this channel")
-    parser.add_argument("--parent", type=int, help="end when this process is no longer the parent")
+    parser.add_argument("--part", choices=(RELAY, *CHANNELS), help="run only the relay, or only this channel")
+    parser.add_argument("--parent", type=int, help="exit when this process is no longer the parent")
     given = parser.parse_args(arguments)
     part = given.part
-    os.umask(0o077)  # messages hold codes that are worth money
+    os.umask(0o077)  # notifications contain codes that are worth money
     try:
         config = settings.load()
         config.require_for_worker()
@@ -60,20 +59,20 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigurationError(f"COUPON_NOTIFY_CHANNELS does not name {part}")
         settings.make_directory(config, "notify_dir")
         logs.configure(config.log_level)
-        shown = WorkerMetrics(config) if part is None else None
+        metrics = WorkerMetrics(config) if part is None else None
         if part is not None and given.parent is None:
             serve_own(config)
     except CouponAppError as error:
         print(f"couponapp: {error}", file=sys.stderr)
         return 1
-    if shown is not None:
-        return _supervise((RELAY, *config.notify_channels), shown)
+    if metrics is not None:
+        return _supervise((RELAY, *config.notify_channels), metrics)
     if given.parent is not None:
         _end_with_parent(given.parent)
     return _run_relay(config) if part == RELAY else _run_jobs(config, part)
 
 
-def _supervise(parts: tuple[str, ...], shown: WorkerMetrics) -> int:
+def _supervise(parts: tuple[str, ...], metrics: WorkerMetrics) -> int:
     stop = _stop_on_signal()
     children: dict[str, subprocess.Popen[bytes]] = {}
     while not stop.is_set():
@@ -82,9 +81,9 @@ def _supervise(parts: tuple[str, ...], shown: WorkerMetrics) -> int:
             if child is not None and child.poll() is None:
                 continue
             if child is not None:
-                log.warning("worker: %s ended with %s, starting it again", part, child.returncode)
-                shown.forget(child.pid)
-            children[part] = _start(part, shown.environ())
+                log.warning("worker: %s ended with %s, restarting it", part, child.returncode)
+                metrics.forget(child.pid)
+            children[part] = _start(part, metrics.environ())
         stop.wait(RESTART_DELAY_S)
     for child in children.values():
         child.terminate()
@@ -97,7 +96,7 @@ def _supervise(parts: tuple[str, ...], shown: WorkerMetrics) -> int:
 
 
 def _start(part: str, environ: dict[str, str]) -> subprocess.Popen[bytes]:
-    # The parent's pid is told, not asked for: it may be dead before the child is awake.
+    # Passed on, because a parent that dies early would leave the child asking for another pid.
     own_pid = str(os.getpid())
     command = [sys.executable, "-m", "couponapp.worker", "--parent", own_pid, "--part", part]
     return subprocess.Popen(command, env=environ)
@@ -108,7 +107,7 @@ def _run_relay(config: Settings) -> int:
         _pool(config, "relay"),
         connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S),
         channels=config.notify_channels,
-        rates={name: _pace(config, name) for name in config.notify_channels},
+        throttles={name: _throttle(config, name) for name in config.notify_channels},
         lease_s=config.notify_lease_s,
         give_up_s=config.notify_give_up_h * HOUR_S,
         keep_days=config.notify_keep_days,
@@ -122,10 +121,10 @@ def _run_jobs(config: Settings, name: str) -> int:
         tries=config.notify_tries, timeout_s=config.notify_timeout_s, concurrency=config.notify_concurrency
     )
     pool = _pool(config, name)
-    delivery = jobs.ChannelSender(pool, _channel(config, name), policy=policy, pace=_pace(config, name))
-    jobs.configure(delivery)
+    sender = jobs.ChannelSender(pool, _channel(config, name), policy=policy, throttle=_throttle(config, name))
+    jobs.configure(sender)
     archive.configure(pool)
-    ChannelWorker(delivery, connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S)).work(logging_level=None)
+    ChannelWorker(sender, connect(config.queue_url, timeout_s=REDIS_TIMEOUT_S)).work(logging_level=None)
     return 0
 
 
@@ -148,15 +147,14 @@ def _channel(config: Settings, name: str) -> Channel:
     return FileChannel(config.notify_dir, config.time_zone)
 
 
-def _pace(config: Settings, name: str) -> Throttle:
-    return Throttle(
-        {EmailChannel.name: config.email_rate, WebhookChannel.name: config.webhook_rate}.get(name, FILE_RATE)
-    )
+def _throttle(config: Settings, name: str) -> Throttle:
+    rates = {EmailChannel.name: config.email_rate, WebhookChannel.name: config.webhook_rate}
+    return Throttle(rates.get(name, FILE_RATE))
 
 
 def _pool(config: Settings, name: str) -> Pool:
-    # What a crash of PostgreSQL undoes is done again, with the same key. A commit that waits for the
-    # disk would make those of the issue statement wait (docs/decisions/0021).
+    # Asynchronous commit: what a crash of PostgreSQL undoes is sent again, with the same key. Commits
+    # that wait for the disk would delay those of the issue statement (docs/decisions/0023).
     timeouts = Timeouts.within(DATABASE_DEADLINE_MS)
     return Pool(config.database_url, name=name, max_size=2, timeouts=timeouts, synchronous_commit=False)
 
@@ -166,7 +164,7 @@ def _stop_on_signal() -> StopSignal:
 
 
 def _end_with_parent(parent: int) -> None:
-    """A child must not outlive a supervisor that was killed."""
+    """Exit when the supervisor is gone: a child must not outlive one that was killed."""
 
     def watch() -> None:
         while os.getppid() == parent:

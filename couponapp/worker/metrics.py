@@ -1,4 +1,4 @@
-"""The worker's metrics: its parts are processes of their own, and one port shows them added up."""
+"""The worker's metrics: the sum over its parts, which are separate processes, on one port."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from couponapp.errors import ConfigurationError
 
 
 class WorkerMetrics:
-    """The port and the directory that the parts share."""
+    """The metrics port, and the directory through which the parts share their values."""
 
     def __init__(self, config: Settings) -> None:
-        """Open the port, where one is set.
+        """Open the port, if one is set.
 
         Raises:
             ConfigurationError: the port or the directory cannot be used.
@@ -23,7 +23,7 @@ class WorkerMetrics:
         self._directory: Path | None = None
         if not config.worker_metrics_port:
             return
-        # Not the web's own directory, which is emptied whenever the web starts.
+        # A directory of its own: the web processes empty theirs when they start.
         parent = settings.make_directory(config, "metrics_dir")
         self._directory = (parent / f"worker-{config.worker_metrics_port}").resolve()
         self._directory.mkdir(exist_ok=True)
@@ -34,18 +34,18 @@ class WorkerMetrics:
         _serve(config, registry)
 
     def environ(self) -> dict[str, str]:
-        """The environment of a part: where it keeps its numbers is decided when it starts."""
+        """Return the environment of a part. Prometheus reads the directory when it is imported."""
         shared = {"PROMETHEUS_MULTIPROC_DIR": str(self._directory)} if self._directory else {}
         return settings.environ_with(**shared)
 
     def forget(self, pid: int) -> None:
-        """Drop the gauges of a part that has died."""
+        """Remove the gauges of a part that has died."""
         if self._directory:
-            multiprocess.mark_process_dead(pid, path=str(self._directory))  # type: ignore[no-untyped-call]  # likewise
+            multiprocess.mark_process_dead(pid, path=str(self._directory))  # type: ignore[no-untyped-call]  # brings no types
 
 
 def serve_own(config: Settings) -> None:
-    """For a part that runs alone: show this process's own metrics, where a port is set.
+    """Export this process's own metrics, if a port is set. For a part that runs alone.
 
     Raises:
         ConfigurationError: the port cannot be used.

@@ -1,6 +1,6 @@
-"""Processes are killed and Redis forgets, again and again: every message arrives, and counts once.
+"""Processes are killed and Redis loses its data, again and again: every notification arrives and counts once.
 
-`COUPON_TEST_CHAOS_S=60` makes the chaos as long as the promise says, with a thousand issuances.
+`COUPON_TEST_CHAOS_S=60` runs the chaos for the promised minute, with a thousand issuances.
 """
 
 from __future__ import annotations
@@ -41,70 +41,68 @@ def stage(tmp_path: Path, database_url: str, pool: Pool) -> Iterator[OpenStage]:
 
 
 @pytest.mark.parametrize("channel", ["webhook", "email"])
-def test_a_process_that_is_killed_at_any_step_loses_nothing(
-    stage: OpenStage, new_coupon: NewCoupon, channel: str
-) -> None:
+def test_killing_a_process_at_any_step_loses_nothing(stage: OpenStage, new_coupon: NewCoupon, channel: str) -> None:
     on = stage(channel)
-    coupon_id, told = new_coupon(total=10_000), issue_to(on.pool, new_coupon(), "first")
-    on.wait_until_told(told)
+    coupon_id, issuances = new_coupon(total=10_000), issue_to(on.pool, new_coupon(), "first")
+    on.wait_until_delivered(issuances)
 
     def issue_some(step: str) -> None:
-        told.extend(issue_to(on.pool, coupon_id, *(f"{step}-{number}" for number in range(30))))
+        issuances.extend(issue_to(on.pool, coupon_id, *(f"{step}-{number}" for number in range(30))))
 
-    # A job that nobody can read, and one that is gone, lie before the others.
+    # An unreadable job and a missing one are queued before the others.
     redis = on.redis.client()
     redis.hset("rq:job:poison", mapping={"data": b"\x80nonsense", "created_at": "never", "status": "queued"})
     redis.rpush(on.queue, "poison", "no-such-job")
     issue_some("poison")
-    on.wait_until_told(told)
+    on.wait_until_delivered(issuances)
 
-    # The channel's process, before the other end has accepted.
+    # The channel's process is killed before the receiver has accepted.
     on.end.before = once(on, lambda: on.worker.kill(channel))
     issue_some("before")
-    on.wait_until_told(told)
+    on.wait_until_delivered(issuances)
 
-    # The same, when the other end has accepted and nobody has noted it.
+    # It is killed after the receiver has accepted and before that is recorded.
     on.end.after = once(on, lambda: on.worker.kill(channel))
     issue_some("after")
-    on.wait_until_told(told)
-    assert max(on.end.accepted.values()) > 1  # it came twice, under the same key
+    on.wait_until_delivered(issuances)
+    assert max(on.end.accepted.values()) > 1  # it arrived twice, with the same key
 
-    # The supervisor with everything, in the middle of a message.
+    # The supervisor and all parts are killed during a send.
     on.end.before = once(on, on.worker.kill_all)
     issue_some("everything")
-    on.wait_until_told(told)
+    on.wait_until_delivered(issuances)
 
-    # The relay, when it has leased and Redis does not take the jobs.
+    # The relay is killed after it has leased, while Redis does not take the jobs.
     with frozen(on.redis.process):
         issue_some("relay")
         assert wait_until(lambda: on.worker.kill("relay"), timeout_s=20, what="the relay is there to be killed")
-    on.wait_until_told(told)
+    on.wait_until_delivered(issuances)
 
-    # Redis forgets what is queued, and then everything.
+    # Redis loses the queue, and then everything.
     with frozen(on.channel_part()):
         issue_some("flushed")
         wait_until(lambda: on.redis.client().llen(on.queue), timeout_s=20, what="jobs are queued")
         on.redis.client().flushall()
     issue_some("restarted")
     on.redis.restart()
-    on.wait_until_told(told)
-    assert len(on.end.accepted) == len(told)
+    on.wait_until_delivered(issuances)
+    assert len(on.end.accepted) == len(issuances)
     assert verify(on.pool, coupon_id).coupons[0]["waiting"] == 0
     assert count(on.pool, "dead_at IS NOT NULL") == 0
 
 
 def once(on: Stage, act: Callable[[], object]) -> Callable[[str], None]:
-    """At the next message that comes in, and at none after it."""
+    """Act at the next notification that arrives, and only then."""
 
-    def at_a_message(_: str) -> None:
+    def act_once(_: str) -> None:
         on.end.before = on.end.after = lambda key: None
         act()
 
-    return at_a_message
+    return act_once
 
 
 def chaos(on: Stage, coupon_id: int, seconds: float, issuances: int, seed: int) -> list[int]:
-    """Issue while everything is killed; returns the issuances once nobody is killed any more."""
+    """Issue while processes are killed at random; return the issuances."""
     dice, released = random.Random(seed), threading.Event()
     misbehaviours = [answers(500), answers(429, Retry_After="1"), closes_after(b"HTTP/1.1 2"), hang(released)]
     acts: list[Callable[[], object]] = [
@@ -116,14 +114,14 @@ def chaos(on: Stage, coupon_id: int, seconds: float, issuances: int, seed: int) 
         on.redis.restart,
         lambda: on.receiver.next.append(dice.choice(misbehaviours)),
     ]
-    told: list[int] = []
+    issued: list[int] = []
     on.channel_part()
     end_s = time.monotonic() + seconds
     round_s = 0.4
     rounds = int(seconds / round_s)
     for number in range(rounds):
-        size = issuances * (number + 1) // rounds - len(told)
-        told += issue_to(on.pool, coupon_id, *(f"user-{number}-{n}" for n in range(size)))
+        size = issuances * (number + 1) // rounds - len(issued)
+        issued += issue_to(on.pool, coupon_id, *(f"user-{number}-{n}" for n in range(size)))
         if number == rounds // 2:
             _lose_the_queue(on)
         else:
@@ -131,11 +129,11 @@ def chaos(on: Stage, coupon_id: int, seconds: float, issuances: int, seed: int) 
         time.sleep(max(0.0, min(round_s, end_s - time.monotonic())))
     released.set()
     on.receiver.next.clear()
-    return told
+    return issued
 
 
 def _lose_the_queue(on: Stage) -> None:
-    """Sure to lose something: jobs are queued, their worker is gone, and Redis forgets them."""
+    """Lose notifications for certain: jobs are queued, Redis loses them, and their worker is killed."""
     part = on.channel_part()
     with frozen(part):
         wait_until(lambda: on.redis.client().llen(on.queue), timeout_s=20, what="jobs are queued")
@@ -144,29 +142,29 @@ def _lose_the_queue(on: Stage) -> None:
 
 
 @pytest.mark.timeout(CHAOS_S + HEAL_S + 120)
-def test_after_any_number_of_random_kills_every_issuance_is_told_and_counts_once(
+def test_after_random_kills_every_issuance_is_delivered_and_counts_once(
     stage: OpenStage, new_coupon: NewCoupon
 ) -> None:
     on = stage()
     seed = random.randrange(1_000_000)
     print(f"seed {seed}")  # noqa: T201  # shown when the test fails
-    told = chaos(on, new_coupon(total=ISSUANCES), CHAOS_S, ISSUANCES, seed)
-    on.wait_until_told(told)
-    assert len(on.receiver.accepted) == len(told) == ISSUANCES
+    issuances = chaos(on, new_coupon(total=ISSUANCES), CHAOS_S, ISSUANCES, seed)
+    on.wait_until_delivered(issuances)
+    assert len(on.receiver.accepted) == len(issuances) == ISSUANCES
     assert count(on.pool, "dead_at IS NOT NULL") == 0
     assert verify(on.pool).clean
 
 
 @pytest.mark.timeout(180)
-def test_without_leases_that_run_out_the_same_kills_lose_messages(stage: OpenStage, new_coupon: NewCoupon) -> None:
+def test_without_expiring_leases_the_same_kills_lose_notifications(stage: OpenStage, new_coupon: NewCoupon) -> None:
     # The negative control of the test above.
     on = stage(lease_s=3_600)
-    told = chaos(on, new_coupon(total=100), 2.0, 60, seed=4)
+    issuances = chaos(on, new_coupon(total=100), 2.0, 60, seed=4)
     wait_until(
-        lambda: not count(on.pool, "sent_at IS NULL AND due_at <= now()"), timeout_s=HEAL_S, what="all is leased"
+        lambda: not count(on.pool, "sent_at IS NULL AND due_at <= now()"), timeout_s=HEAL_S, what="everything is leased"
     )
     wait_until(lambda: not on.redis.client().llen(on.queue), timeout_s=HEAL_S, what="all jobs are taken")
     on.channel_part()
-    assert on.missing(told)
-    # Not even the most patient shop would hear of them within the hour.
+    assert on.missing(issuances)
+    # The lost ones stay leased for most of an hour.
     assert count(on.pool, "sent_at IS NULL AND due_at > now() + interval '50 minutes'")

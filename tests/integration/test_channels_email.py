@@ -1,4 +1,4 @@
-"""The e-mail channel against a real SMTP server: what it sends, how it logs in, what each refusal means."""
+"""The e-mail channel against a real SMTP server: mails, login, TLS and the meaning of each refusal."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def part(mail: EmailMessage, kind: str) -> str:
     return str(body.get_content())
 
 
-def test_a_mail_says_it_in_korean_and_english_as_text_and_as_html(mailbox: Mailbox) -> None:
+def test_a_mail_is_in_korean_and_english_as_text_and_as_html(mailbox: Mailbox) -> None:
     plain(mailbox).send(NOTIFICATION)
     (mail,) = mailbox.mails
     assert (mail["From"], mail["To"], mailbox.recipients) == (
@@ -107,7 +107,7 @@ def test_a_holder_without_an_address_is_a_permanent_failure(mailbox: Mailbox, us
     assert mailbox.sessions == 0
 
 
-def test_a_sub_that_is_an_address_can_be_used_as_it_is(mailbox: Mailbox) -> None:
+def test_a_sub_that_is_an_address_is_used_unchanged(mailbox: Mailbox) -> None:
     sender = channel(f"smtp+plain://127.0.0.1:{mailbox.port}", recipient="{user_id}")
     sender.send(replace(NOTIFICATION, user_id="minji.kim+coupons@example.co.kr"))
     assert mailbox.recipients == ["minji.kim+coupons@example.co.kr"]
@@ -118,33 +118,33 @@ def test_a_sub_that_is_an_address_can_be_used_as_it_is(mailbox: Mailbox) -> None
 
 
 @pytest.mark.parametrize(("code", "permanent"), [(450, False), (451, False), (550, True), (553, True)])
-def test_a_refused_recipient_is_permanent_when_the_server_says_so(mailbox: Mailbox, code: int, permanent: bool) -> None:
-    mailbox.say_to_recipient = f"{code} no such mailbox"
+def test_a_refused_recipient_is_permanent_if_the_reply_is_5xx(mailbox: Mailbox, code: int, permanent: bool) -> None:
+    mailbox.recipient_reply = f"{code} no such mailbox"
     error = failure(plain(mailbox))
     assert (error.permanent, str(error)) == (permanent, f"recipient refused: {code} no such mailbox")
 
 
 @pytest.mark.parametrize(("code", "permanent"), [(421, False), (452, False), (552, True), (554, True)])
-def test_a_refused_mail_is_permanent_when_the_server_says_so(mailbox: Mailbox, code: int, permanent: bool) -> None:
-    mailbox.say_to_data = f"{code} not this one"
+def test_a_refused_mail_is_permanent_if_the_reply_is_5xx(mailbox: Mailbox, code: int, permanent: bool) -> None:
+    mailbox.data_reply = f"{code} not this one"
     error = failure(plain(mailbox))
     assert (error.permanent, str(error)) == (permanent, f"mail refused: {code} not this one")
 
 
-def test_after_a_refusal_the_next_mail_goes_through(mailbox: Mailbox) -> None:
+def test_after_a_refusal_the_next_mail_is_sent(mailbox: Mailbox) -> None:
     sender = plain(mailbox)
-    mailbox.say_to_recipient = "550 no such mailbox"
+    mailbox.recipient_reply = "550 no such mailbox"
     failure(sender)
-    mailbox.say_to_recipient = ""
+    mailbox.recipient_reply = ""
     sender.send(NOTIFICATION)
     assert len(mailbox.mails) == 1
 
 
-def test_nobody_there_is_a_failure_that_may_pass() -> None:
+def test_a_closed_port_is_a_temporary_failure() -> None:
     assert not failure(channel(f"smtp+plain://127.0.0.1:{free_port()}")).permanent
 
 
-def test_a_server_that_stalls_is_cut_off(mailbox: Mailbox) -> None:
+def test_a_stalling_server_is_cut_off(mailbox: Mailbox) -> None:
     mailbox.stall = threading.Event()
     sender = plain(mailbox, timeout_s=0.5)
     try:
@@ -158,7 +158,7 @@ def test_a_server_that_stalls_is_cut_off(mailbox: Mailbox) -> None:
 # Connections
 
 
-def test_mails_share_a_connection_until_it_has_served_enough(mailbox: Mailbox) -> None:
+def test_mails_share_a_connection_up_to_a_maximum(mailbox: Mailbox) -> None:
     sender = plain(mailbox)
     for number in range(MAX_PER_CONNECTION + 1):
         sender.send(replace(NOTIFICATION, issuance_id=number))
@@ -173,7 +173,7 @@ def test_each_thread_has_a_connection_of_its_own(mailbox: Mailbox) -> None:
     assert mailbox.sessions <= 4
 
 
-def test_a_kept_connection_that_was_lost_is_made_again() -> None:
+def test_a_kept_connection_that_was_lost_is_replaced() -> None:
     with running_mailbox() as first:
         sender = plain(first)
         sender.send(NOTIFICATION)
@@ -202,8 +202,8 @@ def login_url(scheme: str, port: int, password: str = PASSWORD) -> str:
 
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
-def test_it_logs_in_over_tls(scheme: str, server_tls: ssl.SSLContext, trusted: ssl.SSLContext) -> None:
-    # aiosmtpd takes a login over TLS from the start for one in plain text, so it asks for none there.
+def test_the_login_goes_over_tls(scheme: str, server_tls: ssl.SSLContext, trusted: ssl.SSLContext) -> None:
+    # aiosmtpd treats a login over implicit TLS as plain text, so that server asks for none.
     with running_mailbox(tls=server_tls, starttls=scheme == "smtp", login=scheme == "smtp") as mailbox:
         url = login_url(scheme, mailbox.port) if scheme == "smtp" else f"smtps://localhost:{mailbox.port}"
         channel(url, tls=trusted).send(NOTIFICATION)
@@ -211,7 +211,7 @@ def test_it_logs_in_over_tls(scheme: str, server_tls: ssl.SSLContext, trusted: s
         assert mailbox.logins == ([USER.encode()] if scheme == "smtp" else [])
 
 
-def test_a_wrong_password_may_pass_and_is_not_in_the_reason(
+def test_a_wrong_password_is_a_temporary_failure_and_not_in_the_reason(
     server_tls: ssl.SSLContext, trusted: ssl.SSLContext
 ) -> None:
     with running_mailbox(tls=server_tls, starttls=True, login=True) as mailbox:
@@ -220,7 +220,7 @@ def test_a_wrong_password_may_pass_and_is_not_in_the_reason(
 
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
-def test_a_server_with_another_certificate_gets_nothing(scheme: str, server_tls: ssl.SSLContext) -> None:
+def test_a_server_with_an_untrusted_certificate_gets_nothing(scheme: str, server_tls: ssl.SSLContext) -> None:
     with running_mailbox(tls=server_tls, starttls=scheme == "smtp") as mailbox:
         error = failure(channel(f"{scheme}://localhost:{mailbox.port}"))
         assert not error.permanent
@@ -228,6 +228,6 @@ def test_a_server_with_another_certificate_gets_nothing(scheme: str, server_tls:
         assert mailbox.mails == []
 
 
-def test_a_server_that_offers_no_starttls_gets_nothing(mailbox: Mailbox) -> None:
+def test_a_server_without_starttls_gets_nothing(mailbox: Mailbox) -> None:
     assert not failure(channel(f"smtp://127.0.0.1:{mailbox.port}")).permanent
     assert mailbox.mails == []

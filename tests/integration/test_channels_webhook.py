@@ -20,7 +20,7 @@ from couponapp.notifying.channels.webhook.addresses import connect, is_public
 from couponapp.notifying.channels.webhook.channel import WebhookChannel
 from couponapp.notifying.outbox import Notification
 from loadtest.testbed.http_receiver import Behaviour, answers, closes_after
-from tests.support.receiver import SECRET, Receiver, drip, hang, running_receiver, say
+from tests.support.receiver import SECRET, Receiver, drip, hang, running_receiver, send_bytes
 from tests.support.servers import ROOT
 
 MOMENT = datetime(2026, 11, 23, 2, 36, 58, 796_000, UTC)
@@ -170,7 +170,7 @@ def test_a_receiver_that_closes_half_way_has_not_accepted(receiver: Receiver, ch
 
 def test_an_answer_too_many_is_not_taken_for_that_of_the_next_event(receiver: Receiver, channel: Make) -> None:
     sender = channel()
-    receiver.next += [say(ACCEPTED + ACCEPTED), answers(503)]
+    receiver.next += [send_bytes(ACCEPTED + ACCEPTED), answers(503)]
     sender.send(NOTIFICATION)
     assert str(failure(sender)) == "answered 503"
     assert (len(receiver.requests), receiver.connections) == (2, 2)
@@ -182,9 +182,9 @@ def test_an_answer_too_many_that_comes_late_is_not_taken_for_that_of_the_next_ev
     sender, said = channel(), threading.Event()
 
     def twice(handler: BaseHTTPRequestHandler) -> None:
-        say(ACCEPTED)(handler)
+        send_bytes(ACCEPTED)(handler)
         released.wait(30)
-        say(ACCEPTED)(handler)
+        send_bytes(ACCEPTED)(handler)
         said.set()
 
     receiver.next += [twice, answers(503)]
@@ -196,11 +196,11 @@ def test_an_answer_too_many_that_comes_late_is_not_taken_for_that_of_the_next_ev
 
 
 def test_a_receiver_that_changes_the_protocol_has_not_accepted(receiver: Receiver, channel: Make) -> None:
-    receiver.next.append(say(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"))
+    receiver.next.append(send_bytes(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"))
     assert "another protocol" in str(failure(channel()))
 
 
-def test_nobody_there_is_a_failure_that_may_pass(channel: Make) -> None:
+def test_a_closed_port_is_a_temporary_failure(channel: Make) -> None:
     error = failure(channel(url=f"http://127.0.0.1:{free_port()}/"))
     assert not error.permanent
     assert "does not answer" in str(error)

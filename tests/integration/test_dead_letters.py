@@ -1,4 +1,4 @@
-"""What operators can do about messages that a channel will not accept."""
+"""What operators can do about dead letters."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from flask import Flask
 from redis import Redis
 
 from couponapp.errors import ChannelFailed
-from couponapp.notifying import dead_letters, jobs, outbox
-from couponapp.notifying import deliveries as table
+from couponapp.notifying import dead_letters, deliveries, jobs, outbox
 from couponapp.notifying.relay import Relay
 from couponapp.operating.verify import verify
 from couponapp.storage.pool import Pool
-from tests.support.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
+from tests.support.notifying import MAKE_ALL_DUE, ScriptedChannel, count, delivery_rows, issue_to, run_jobs, temporary
 from tests.support.servers import wait_until
 
 NewCoupon = Callable[..., int]
@@ -42,19 +41,19 @@ def flask(app: Flask, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) 
     return run
 
 
-def bury(pool: Pool, coupon_id: int, users: Sequence[str], channel: ScriptedChannel, redis: Redis) -> None:
+def make_dead_letters(pool: Pool, coupon_id: int, users: Sequence[str], channel: ScriptedChannel, redis: Redis) -> None:
     issue_to(pool, coupon_id, *users)
     for user in users:
         channel.fail(user, ChannelFailed("no such address", permanent=True))
     Relay(pool, redis, lease_s=60).hand_over()
-    work(jobs.ChannelSender(pool, channel), redis)
+    run_jobs(jobs.ChannelSender(pool, channel), redis)
 
 
 def test_dead_letters_are_shown_with_their_reasons_and_retried_with_all_their_tries(
     pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel, redis: Redis, flask: Callable[..., Result]
 ) -> None:
     assert flask("dead").output == "no dead letters\n"
-    bury(pool, new_coupon(), ["kim", "lee"], channel, redis)
+    make_dead_letters(pool, new_coupon(), ["kim", "lee"], channel, redis)
     shown = json.loads(flask("dead", "--json").output)
     assert [(one["user_id"], one["reason"]) for one in shown] == [
         ("kim", "no such address (permanent)"),
@@ -63,16 +62,16 @@ def test_dead_letters_are_shown_with_their_reasons_and_retried_with_all_their_tr
     assert "no such address (permanent)" in flask("dead").output
     assert flask("retry", str(shown[0]["id"])).output == "1 will be tried again\n"
     assert json.loads(flask("retry", "--all", "--json").output) == {"retried": 1}
-    assert [(row["tries"], row["failures"]) for row in deliveries(pool)] == [(0, 0), (0, 0)]
+    assert [(row["tries"], row["failures"]) for row in delivery_rows(pool)] == [(0, 0), (0, 0)]
     Relay(pool, redis, lease_s=60).hand_over()
-    work(jobs.ChannelSender(pool, channel), redis)
+    run_jobs(jobs.ChannelSender(pool, channel), redis)
     assert channel.sent == {"kim": 1, "lee": 1}
 
 
-def test_an_id_that_is_no_dead_letter_is_refused_and_nothing_is_retried(
+def test_an_id_without_a_dead_letter_is_refused_and_nothing_is_retried(
     pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel, redis: Redis, flask: Callable[..., Result]
 ) -> None:
-    bury(pool, new_coupon(), ["kim"], channel, redis)
+    make_dead_letters(pool, new_coupon(), ["kim"], channel, redis)
     (letter,) = dead_letters.oldest(pool, limit=10)
     refused = flask("retry", str(letter["id"]), "4711")
     assert (refused.exit_code, refused.output) == (1, "Error: no dead letter has the id 4711\n")
@@ -80,11 +79,11 @@ def test_an_id_that_is_no_dead_letter_is_refused_and_nothing_is_retried(
     assert flask("retry").exit_code == flask("retry", "--all", "1").exit_code == 2
 
 
-def test_a_dead_letter_that_is_given_up_is_gone_and_is_not_told_as_sent(
+def test_a_dropped_dead_letter_is_gone_and_does_not_count_as_sent(
     pool: Pool, new_coupon: NewCoupon, channel: ScriptedChannel, redis: Redis, flask: Callable[..., Result]
 ) -> None:
     coupon_id = new_coupon()
-    bury(pool, coupon_id, ["kim", "lee", "park"], channel, redis)
+    make_dead_letters(pool, coupon_id, ["kim", "lee", "park"], channel, redis)
     letter = dead_letters.oldest(pool, limit=10)[0]
     refused = flask("drop", str(letter["id"]), "4711")
     assert (refused.exit_code, refused.output) == (1, "Error: no dead letter has the id 4711\n")
@@ -98,7 +97,7 @@ def test_a_dead_letter_that_is_given_up_is_gone_and_is_not_told_as_sent(
     assert (counts["notified"], counts["waiting"]) == (0, 3)
 
 
-def test_a_message_that_another_channel_has_accepted_is_sent_when_its_dead_letter_is_given_up(
+def test_a_notification_that_another_channel_accepted_is_sent_when_its_dead_letter_is_dropped(
     pool: Pool, new_coupon: NewCoupon, redis: Redis
 ) -> None:
     coupon_id = new_coupon()
@@ -110,26 +109,26 @@ def test_a_message_that_another_channel_has_accepted_is_sent_when_its_dead_lette
     relay = Relay(pool, redis, lease_s=60, channels=("file", "other"))
     relay.hand_over()
     for channel in (first, second):
-        work(jobs.ChannelSender(pool, channel), redis)
+        run_jobs(jobs.ChannelSender(pool, channel), redis)
     assert dead_letters.drop(pool, None) == 2
     assert verify(pool, coupon_id).coupons[0]["notified"] == 1
-    pool.execute(TIME_PASSES)
+    pool.execute(MAKE_ALL_DUE)
     relay.hand_over()
-    work(jobs.ChannelSender(pool, first), redis)
+    run_jobs(jobs.ChannelSender(pool, first), redis)
     assert verify(pool, coupon_id).coupons[0]["notified"] == 2
 
 
-def test_a_letter_is_not_given_up_past_a_channel_that_accepts_it_just_now(pool: Pool, new_coupon: NewCoupon) -> None:
+def test_dropping_waits_for_a_channel_that_is_accepting_the_notification(pool: Pool, new_coupon: NewCoupon) -> None:
     issue_to(pool, new_coupon(), "kim")
-    outbox.plan(pool, ("file", "other"), limit=10, give_up_s=60)
-    (outbox_id,) = {row["outbox_id"] for row in deliveries(pool)}
+    outbox.fan_out(pool, ("file", "other"), limit=10, give_up_s=60)
+    (outbox_id,) = {row["outbox_id"] for row in delivery_rows(pool)}
     pool.execute("UPDATE deliveries SET dead_at = now() WHERE channel = 'other'")
     with ThreadPoolExecutor(1) as executor:
         with pool.connection() as connection, connection.transaction():
-            connection.execute(table.MARK_SENT, {"channel": "file", "ids": [outbox_id]})
+            connection.execute(deliveries.MARK_SENT, {"channel": "file", "ids": [outbox_id]})
             dropping = executor.submit(dead_letters.drop, pool, [outbox_id])
             blocked = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            wait_until(lambda: pool.fetch_all(blocked) or dropping.done(), timeout_s=20, what="it waits")
+            wait_until(lambda: pool.fetch_all(blocked) or dropping.done(), timeout_s=20, what="the drop waits")
         assert dropping.result(20) == 1
     (row,) = pool.fetch_all("SELECT channels_left, sent_at FROM outbox")
     assert row["channels_left"] == 0

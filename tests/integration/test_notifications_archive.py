@@ -1,4 +1,4 @@
-"""What was sent long ago leaves the outbox, and nothing else does."""
+"""Rows that were sent long ago move to the archive, and no others."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 from redis import Redis
 from rq import Queue
 
-from couponapp.notifying import archive, dead_letters, outbox
-from couponapp.notifying import deliveries as table
+from couponapp.notifying import archive, dead_letters, deliveries, outbox
 from couponapp.notifying.relay import Relay
 from couponapp.operating.verify import verify
 from couponapp.planning import coupons
@@ -27,10 +26,10 @@ def rows(pool: Pool, name: str) -> int:
 
 
 def send_all(pool: Pool, days_ago: int) -> None:
-    """Plan and mark as sent whatever is not, so many days ago."""
-    outbox.plan(pool, ("file",), limit=10_000, give_up_s=60)
+    """Fan out all rows and mark them as sent this many days ago."""
+    outbox.fan_out(pool, ("file",), limit=10_000, give_up_s=60)
     ids = [row["outbox_id"] for row in pool.fetch_all("SELECT outbox_id FROM deliveries WHERE sent_at IS NULL")]
-    table.mark_sent(pool, "file", ids)
+    deliveries.mark_sent(pool, "file", ids)
     pool.execute(
         """UPDATE outbox SET sent_at = sent_at - make_interval(days => %(days)s),
                              created_at = created_at - make_interval(days => %(days)s) WHERE id = ANY(%(ids)s)""",
@@ -38,7 +37,7 @@ def send_all(pool: Pool, days_ago: int) -> None:
     )
 
 
-def test_only_what_was_sent_long_ago_goes_and_the_counts_stay(pool: Pool, new_coupon: NewCoupon) -> None:
+def test_only_rows_that_were_sent_long_ago_are_archived_and_counts_stay(pool: Pool, new_coupon: NewCoupon) -> None:
     coupon_id = new_coupon(total=1_000)
     issue_to(pool, coupon_id, *(f"old-{number}" for number in range(50)))
     send_all(pool, days_ago=31)
@@ -54,14 +53,14 @@ def test_only_what_was_sent_long_ago_goes_and_the_counts_stay(pool: Pool, new_co
     assert archive.archive(pool, keep_days=30) == 0
 
 
-def test_a_dead_letter_stays_and_is_no_obstacle(pool: Pool, new_coupon: NewCoupon) -> None:
+def test_a_dead_letter_stays_and_does_not_block_archiving(pool: Pool, new_coupon: NewCoupon) -> None:
     coupon_id = new_coupon()
     issue_to(pool, coupon_id, "dead")
-    outbox.plan(pool, ("file",), limit=10, give_up_s=60)
+    outbox.fan_out(pool, ("file",), limit=10, give_up_s=60)
     pool.execute("UPDATE deliveries SET dead_at = now()")
     pool.execute("UPDATE outbox SET created_at = now() - interval '90 days'")
     issue_to(pool, coupon_id, "kim")
-    outbox.plan(pool, ("file",), limit=10, give_up_s=60)
+    outbox.fan_out(pool, ("file",), limit=10, give_up_s=60)
     pool.execute("UPDATE deliveries SET sent_at = now() WHERE dead_at IS NULL")
     pool.execute("UPDATE outbox SET sent_at = now() - interval '60 days', created_at = now() - interval '60 days' "
                  "WHERE created_at > now() - interval '1 day'")  # fmt: skip
@@ -69,7 +68,7 @@ def test_a_dead_letter_stays_and_is_no_obstacle(pool: Pool, new_coupon: NewCoupo
     assert [letter["user_id"] for letter in dead_letters.oldest(pool, limit=10)] == ["dead"]
 
 
-def test_a_round_ends_in_its_time_and_the_next_one_goes_on(pool: Pool, new_coupon: NewCoupon) -> None:
+def test_a_round_ends_in_time_and_the_next_one_continues(pool: Pool, new_coupon: NewCoupon) -> None:
     issue_to(pool, new_coupon(total=100), *(f"user-{number}" for number in range(30)))
     send_all(pool, days_ago=31)
     assert [archive.archive(pool, keep_days=30, window=10, round_s=0.0) for _ in range(4)] == [10, 10, 10, 0]
@@ -87,4 +86,4 @@ def test_the_worker_archives_by_itself(
     issue_to(pool, new_coupon(), "kim", "lee")
     send_all(pool, days_ago=31)
     with running_worker(tmp_path, environ):
-        wait_until(lambda: rows(pool, "outbox_archive") == 2, timeout_s=30, what="both are archived")
+        wait_until(lambda: rows(pool, "outbox_archive") == 2, timeout_s=30, what="both rows are archived")

@@ -1,4 +1,4 @@
-"""A channel in trouble: it is left alone, it finds back, it delays nobody else; and a channel's rate is kept."""
+"""A failing channel is paused, recovers and delays no other; a channel keeps its rate."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from couponapp.guards.circuit_breaker import Rules
 from couponapp.notifying import dead_letters, jobs
 from couponapp.notifying.channels.webhook.channel import WebhookChannel
 from couponapp.notifying.jobs import Policy
-from couponapp.notifying.relay import MAX_QUEUED_JOBS, MESSAGES_PER_JOB, Relay
-from couponapp.notifying.throttle import MAKE_UP_S, Throttle
+from couponapp.notifying.relay import DELIVERIES_PER_JOB, MAX_QUEUED_JOBS, Relay
+from couponapp.notifying.throttle import CATCH_UP_S, Throttle
 from couponapp.storage.pool import Pool
 from loadtest.testbed.http_receiver import answers
-from tests.support.notifying import TIME_PASSES, ScriptedChannel, count, deliveries, issue_to, temporary, work
+from tests.support.notifying import MAKE_ALL_DUE, ScriptedChannel, count, delivery_rows, issue_to, run_jobs, temporary
 from tests.support.receiver import SECRET, Receiver, running_receiver
 
 NewCoupon = Callable[..., int]
-# Opens after four failures, and finds back after a moment.
+# Opens after four failures and recovers quickly.
 QUICK = Rules(window=8, min_calls=4, failure_rate=50.0, open_s=0.2, half_open_calls=1)
 
 
@@ -31,7 +31,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def delivery(pool: Pool, receiver: Receiver) -> jobs.ChannelSender:
+def sender(pool: Pool, receiver: Receiver) -> jobs.ChannelSender:
     channel = WebhookChannel(receiver.url, [SECRET], timeout_s=5.0, private=True)
     return jobs.ChannelSender(pool, channel, policy=Policy(concurrency=1), rules=QUICK)
 
@@ -45,78 +45,78 @@ def crowd(pool: Pool, new_coupon: NewCoupon, size: int = 20) -> None:
     issue_to(pool, new_coupon(total=size), *(f"user-{number}" for number in range(size)))
 
 
-def test_a_channel_that_fails_again_and_again_is_left_alone_and_no_try_is_lost(
-    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.ChannelSender
+def test_a_channel_that_keeps_failing_is_paused_and_no_try_is_lost(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, sender: jobs.ChannelSender
 ) -> None:
     crowd(pool, new_coupon)
     receiver.always = answers(500)
     relay.hand_over()
-    work(delivery, redis)
+    run_jobs(sender, redis)
     assert len(receiver.requests) == 4
-    tried = sorted(row["tries"] for row in deliveries(pool))
+    tried = sorted(row["tries"] for row in delivery_rows(pool))
     assert tried == [0] * 16 + [1] * 4
-    # Healed: found out by one call, and everything goes out.
+    # Recovered: one trial call closes the circuit, and everything is sent.
     receiver.always = None
     time.sleep(QUICK.open_s)
     for _ in range(3):
-        pool.execute(TIME_PASSES)
+        pool.execute(MAKE_ALL_DUE)
         relay.hand_over()
-        work(delivery, redis)
+        run_jobs(sender, redis)
     assert len(receiver.accepted) == 20
 
 
-def test_without_the_breaker_every_message_of_a_failing_channel_is_tried(
-    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.ChannelSender
+def test_without_the_breaker_every_notification_of_a_failing_channel_is_tried(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, sender: jobs.ChannelSender
 ) -> None:
     # The negative control of the test above.
-    delivery.breaker.rules = Rules(min_calls=1_000, window=1_000)
-    delivery.breaker.close()
+    sender.breaker.rules = Rules(min_calls=1_000, window=1_000)
+    sender.breaker.close()
     crowd(pool, new_coupon)
     receiver.always = answers(500)
     relay.hand_over()
-    work(delivery, redis)
+    run_jobs(sender, redis)
     assert len(receiver.requests) == 20
 
 
 @pytest.mark.parametrize("status", [410, 422])
-def test_messages_that_are_refused_for_good_do_not_open_the_circuit(
-    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.ChannelSender,
+def test_permanent_refusals_do_not_open_the_circuit(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, sender: jobs.ChannelSender,
     status: int,
 ) -> None:  # fmt: skip
     crowd(pool, new_coupon)
     receiver.always = answers(status)
     relay.hand_over()
-    work(delivery, redis)
+    run_jobs(sender, redis)
     assert len(receiver.requests) == 20
     assert {letter["reason"] for letter in dead_letters.oldest(pool, limit=100)} == {f"answered {status} (permanent)"}
 
 
-def test_a_receiver_that_asks_for_patience_gets_no_message_until_then(
-    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, delivery: jobs.ChannelSender
+def test_a_receiver_that_sends_retry_after_gets_no_request_until_then(
+    pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver, sender: jobs.ChannelSender
 ) -> None:
     crowd(pool, new_coupon)
     receiver.always = answers(429, Retry_After="30")
     relay.hand_over()
-    work(delivery, redis)
+    run_jobs(sender, redis)
     assert len(receiver.requests) == 1
-    rows = deliveries(pool)
+    rows = delivery_rows(pool)
     assert sorted(row["tries"] for row in rows) == [0] * 19 + [1]
     assert all(10.0 < row["due_in_s"] <= 37.0 for row in rows)
 
 
-def test_a_channel_that_is_stuck_delays_no_other(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
+def test_a_stuck_channel_delays_no_other(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
     healthy = ScriptedChannel("healthy")
-    size = 2 * MAX_QUEUED_JOBS * MESSAGES_PER_JOB
+    size = 2 * MAX_QUEUED_JOBS * DELIVERIES_PER_JOB
     crowd(pool, new_coupon, size)
     relay = Relay(pool, redis, lease_s=60, channels=("healthy", "stuck"))
-    while relay.hand_over():  # nobody works on the stuck one: its queue is full, and stays so
-        work(jobs.ChannelSender(pool, healthy), redis)
+    while relay.hand_over():  # no worker runs the jobs of the stuck channel: its queue stays full
+        run_jobs(jobs.ChannelSender(pool, healthy), redis)
     assert len(healthy.sent) == size
     assert count(pool, "channel = 'stuck' AND sent_at IS NULL") == size
     assert redis.llen(f"rq:queue:{jobs.queue_name('stuck')}") == MAX_QUEUED_JOBS
 
 
-def test_a_job_gives_back_what_it_cannot_begin_in_its_time(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
+def test_a_job_releases_what_it_cannot_start_in_its_time(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
     channel = ScriptedChannel()
     crowd(pool, new_coupon, 10)
     Relay(pool, redis, lease_s=60).hand_over()
@@ -127,36 +127,36 @@ def test_a_job_gives_back_what_it_cannot_begin_in_its_time(pool: Pool, new_coupo
         now_s[0] += 2.0
 
     channel.before = takes_two_seconds
-    work(slow, redis)
-    assert len(channel.sent) == 3  # 0, 2 and 4 s: the fourth would begin after five
+    run_jobs(slow, redis)
+    assert len(channel.sent) == 3  # at 0, 2 and 4 s: the fourth would start after 5 s
     assert count(pool, "sent_at IS NULL AND tries = 0 AND due_at <= now()") == 7
 
 
-def test_a_rate_spreads_messages_evenly() -> None:
+def test_a_throttle_spreads_turns_evenly() -> None:
     now_s = [100.0]
-    pace = Throttle("5/second", clock=lambda: now_s[0])
-    assert pace.take() == 0.0
-    assert pace.take() == pytest.approx(0.2)
+    throttle = Throttle("5/second", clock=lambda: now_s[0])
+    assert throttle.take() == 0.0
+    assert throttle.take() == pytest.approx(0.2)
     now_s[0] += 0.21
-    assert pace.take() == 0.0
+    assert throttle.take() == 0.0
     now_s[0] += 60.0
-    assert [pace.take() > 0 for _ in range(3)] == [False, True, True]  # nothing is saved up
+    assert [throttle.take() > 0 for _ in range(3)] == [False, True, True]  # unused turns do not accumulate
 
 
-def test_a_rate_is_kept_by_a_process_that_wakes_up_late_and_never_exceeded_by_more_than_a_little() -> None:
+def test_a_throttle_keeps_its_rate_when_the_process_wakes_up_late_and_exceeds_it_only_briefly() -> None:
     now_s, taken = [100.0], 0
-    pace = Throttle("350/second", clock=lambda: now_s[0])
+    throttle = Throttle("350/second", clock=lambda: now_s[0])
     for _ in range(100):
-        while (pause_s := pace.take()) == 0.0:
+        while (pause_s := throttle.take()) == 0.0:
             taken += 1
-        now_s[0] += pause_s + 0.03  # asked to wait so long, and slept longer
+        now_s[0] += pause_s + 0.03  # wakes up later than asked
     rate = taken / (now_s[0] - 100.0)
     assert rate == pytest.approx(350, rel=0.01)
     now_s[0] += 3600.0
     burst = 0
-    while pace.take() == 0.0:
+    while throttle.take() == 0.0:
         burst += 1
-    assert burst <= 350 * MAKE_UP_S + 1
+    assert burst <= 350 * CATCH_UP_S + 1
 
 
 def test_a_channel_keeps_its_rate(
@@ -166,26 +166,26 @@ def test_a_channel_keeps_its_rate(
     relay.hand_over()
     channel = WebhookChannel(receiver.url, [SECRET], timeout_s=5.0, private=True)
     began_s = time.monotonic()
-    work(jobs.ChannelSender(pool, channel, pace=Throttle("20/second")), redis)
+    run_jobs(jobs.ChannelSender(pool, channel, throttle=Throttle("20/second")), redis)
     assert len(receiver.accepted) == 10
-    assert time.monotonic() - began_s >= 9 / 20 - MAKE_UP_S
+    assert time.monotonic() - began_s >= 9 / 20 - CATCH_UP_S
 
 
-def test_a_job_of_a_slow_channel_holds_no_more_than_it_can_send_in_its_time(
+def test_a_job_of_a_slow_channel_takes_no_more_than_it_can_send_in_its_time(
     pool: Pool, new_coupon: NewCoupon, redis: Redis
 ) -> None:
     crowd(pool, new_coupon, 50)
-    rates = {"slow": Throttle("2/second"), "slower": Throttle("1/minute")}
-    relay = Relay(pool, redis, lease_s=60, channels=("free", "slow", "slower"), rates=rates)
+    throttles = {"slow": Throttle("2/second"), "slower": Throttle("1/minute")}
+    relay = Relay(pool, redis, lease_s=60, channels=("free", "slow", "slower"), throttles=throttles)
     assert relay.hand_over() == 50 + MAX_QUEUED_JOBS * 10 + MAX_QUEUED_JOBS
 
 
-def test_a_circuit_that_opens_does_so_for_this_channel_only(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
+def test_a_circuit_opens_for_its_own_channel_only(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
     good, bad = ScriptedChannel("good"), ScriptedChannel("bad")
     crowd(pool, new_coupon)
     for number in range(20):
         bad.fail(f"user-{number}", *temporary())
     Relay(pool, redis, lease_s=60, channels=("bad", "good")).hand_over()
     for channel in (bad, good):
-        work(jobs.ChannelSender(pool, channel, policy=Policy(concurrency=1), rules=QUICK), redis)
-    assert (len(bad.asked), len(good.sent)) == (4, 20)
+        run_jobs(jobs.ChannelSender(pool, channel, policy=Policy(concurrency=1), rules=QUICK), redis)
+    assert (len(bad.calls), len(good.sent)) == (4, 20)

@@ -1,4 +1,4 @@
-"""Outbox → relay → RQ → file: what is lost on the way comes back, what is repeated counts once."""
+"""Outbox → relay → RQ → file: what is lost on the way is sent again, and a repeat counts once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from couponapp.issuing.statement import issue
 from couponapp.local.postgres import free_port
 from couponapp.notifying import jobs
 from couponapp.notifying.channels.file.channel import FileChannel
-from couponapp.notifying.relay import MAX_QUEUED_JOBS, MESSAGES_PER_JOB, Relay
+from couponapp.notifying.relay import DELIVERIES_PER_JOB, MAX_QUEUED_JOBS, Relay
 from couponapp.operating.verify import verify
 from couponapp.storage.pool import Pool
 from couponapp.storage.redis import connect
@@ -29,7 +29,7 @@ from tests.support.servers import end, running_worker, wait_until
 NewCoupon = Callable[..., int]
 SEOUL = ZoneInfo("Asia/Seoul")
 FILE_QUEUE = jobs.queue_name("file")
-LEASES_RUN_OUT = "UPDATE deliveries SET due_at = now() - interval '1 second' WHERE sent_at IS NULL"
+EXPIRE_LEASES = "UPDATE deliveries SET due_at = now() - interval '1 second' WHERE sent_at IS NULL"
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ def relay(pool: Pool, redis: Redis) -> Relay:
 
 @pytest.fixture
 def work(pool: Pool, redis: Redis, notifications: Path) -> Callable[[], None]:
-    """Lets an RQ worker do everything that is queued."""
+    """Run everything that is queued with an RQ worker."""
 
     def run() -> None:
-        delivery = jobs.ChannelSender(pool, FileChannel(notifications, SEOUL))
-        jobs.configure(delivery)
-        ChannelWorker(delivery, redis).work(burst=True)
+        sender = jobs.ChannelSender(pool, FileChannel(notifications, SEOUL))
+        jobs.configure(sender)
+        ChannelWorker(sender, redis).work(burst=True)
 
     return run
 
@@ -64,7 +64,7 @@ def messages(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.glob("*"))
 
 
-def test_an_issuance_becomes_one_message_that_names_coupon_code_and_holder(
+def test_an_issuance_becomes_one_file_that_names_coupon_code_and_holder(
     pool: Pool, new_coupon: NewCoupon, relay: Relay, work: Callable[[], None], notifications: Path
 ) -> None:
     attempt = issue(pool, new_coupon(name="추석 쿠폰"), "kim")
@@ -88,7 +88,7 @@ def test_rows_are_handed_over_oldest_first_and_once(
     assert queued == [row["id"] for row in rows]
 
 
-def test_handing_over_takes_two_round_trips_to_redis_however_many_messages(
+def test_handing_over_takes_two_round_trips_to_redis_for_any_number_of_deliveries(
     pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sends: list[int] = []
@@ -99,40 +99,40 @@ def test_handing_over_takes_two_round_trips_to_redis_however_many_messages(
         return real(self, command, check_health)  # type: ignore[no-untyped-call]  # redis has types for a part of itself
 
     issue_to(pool, new_coupon(), "first")
-    relay.hand_over()  # connected and logged in, and RQ knows the server's version
+    relay.hand_over()  # opens the connection and lets RQ ask for the server's version
     monkeypatch.setattr(Connection, "send_packed_command", counted)
-    for size in (1, 2 * MESSAGES_PER_JOB):
+    for size in (1, 2 * DELIVERIES_PER_JOB):
         issue_to(pool, new_coupon(total=size), *(f"user-{n}" for n in range(size)))
         redis.flushdb()
         sends.clear()
         assert relay.hand_over() == size
-        assert len(sends) == 2  # how much room there is, and the jobs
+        assert len(sends) == 2  # the lengths of the queues, and the jobs
 
 
-def test_relays_at_once_share_the_rows(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
+def test_concurrent_relays_share_the_rows(pool: Pool, new_coupon: NewCoupon, redis: Redis) -> None:
     coupon_id = new_coupon(total=500)
-    issue_to(pool, coupon_id, *(f"user-{n}" for n in range(3 * MESSAGES_PER_JOB)))
+    issue_to(pool, coupon_id, *(f"user-{n}" for n in range(3 * DELIVERIES_PER_JOB)))
     with ThreadPoolExecutor(3) as executor:
         counts = list(executor.map(lambda _: Relay(pool, redis, lease_s=60).hand_over(), range(3)))
     queued = [outbox_id for job in Queue(FILE_QUEUE, connection=redis).get_jobs() for outbox_id in job.args[1]]
     assert sum(counts) == len(queued) == len(set(queued))
 
 
-def test_what_redis_lost_comes_back_after_its_lease(
+def test_what_redis_lost_is_handed_over_again_after_its_lease(
     pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, work: Callable[[], None]
 ) -> None:
     issue_to(pool, new_coupon(), "kim", "lee")
     assert relay.hand_over() == 2
     redis.flushall()
     work()
-    assert (relay.hand_over(), sent(pool)) == (0, 0)  # the negative control: lost, while the lease lasts
-    pool.execute(LEASES_RUN_OUT)
+    assert (relay.hand_over(), sent(pool)) == (0, 0)  # the negative control: nothing is sent while the lease lasts
+    pool.execute(EXPIRE_LEASES)
     assert relay.hand_over() == 2
     work()
     assert sent(pool) == 2
 
 
-def test_redis_away_leaves_the_rows_free(pool: Pool, new_coupon: NewCoupon, relay: Relay) -> None:
+def test_an_outage_of_redis_leaves_the_rows_due(pool: Pool, new_coupon: NewCoupon, relay: Relay) -> None:
     issue_to(pool, new_coupon(), "kim")
     away = Relay(pool, connect(f"redis://127.0.0.1:{free_port()}", timeout_s=1), lease_s=60)
     with pytest.raises(RedisError):
@@ -145,23 +145,23 @@ def test_a_repeated_job_sends_nothing_again(
 ) -> None:
     issue_to(pool, new_coupon(), "kim")
     relay.hand_over()
-    pool.execute(LEASES_RUN_OUT)
+    pool.execute(EXPIRE_LEASES)
     relay.hand_over()
     assert Queue(FILE_QUEUE, connection=redis).count == 2
     work()
     first = pool.fetch_one("SELECT sent_at FROM outbox")
     (message,) = messages(notifications)
-    # As if the crash came between sending and noting it.
+    # The state after a crash between sending and recording it.
     pool.execute("UPDATE outbox SET sent_at = NULL, channels_left = 1")
     pool.execute("UPDATE deliveries SET sent_at = NULL")
-    pool.execute(LEASES_RUN_OUT)
+    pool.execute(EXPIRE_LEASES)
     relay.hand_over()
     work()
     assert first != pool.fetch_one("SELECT sent_at FROM outbox")
     assert messages(notifications) == [message]
 
 
-def test_one_message_that_cannot_be_sent_does_not_hold_up_the_others(
+def test_one_delivery_that_fails_does_not_block_the_others(
     pool: Pool, new_coupon: NewCoupon, relay: Relay, work: Callable[[], None], notifications: Path
 ) -> None:
     first, second, third = issue_to(pool, new_coupon(), "kim", "lee", "park")
@@ -172,48 +172,48 @@ def test_one_message_that_cannot_be_sent_does_not_hold_up_the_others(
     unsent = pool.fetch_all("SELECT issuance_id FROM outbox WHERE sent_at IS NULL")
     assert [row["issuance_id"] for row in unsent] == [second]
     in_the_way.rmdir()
-    pool.execute(LEASES_RUN_OUT)
+    pool.execute(EXPIRE_LEASES)
     relay.hand_over()
     work()
     assert messages(notifications) == [f"issuance.issued-{n}.txt" for n in (first, second, third)]
 
 
-def test_rq_is_told_how_long_each_job_may_wait_run_and_be_kept(
+def test_each_job_has_bounds_for_waiting_running_and_being_kept(
     pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis
 ) -> None:
-    issue_to(pool, new_coupon(total=1_000), *(f"user-{n}" for n in range(2 * MESSAGES_PER_JOB)))
+    issue_to(pool, new_coupon(total=1_000), *(f"user-{n}" for n in range(2 * DELIVERIES_PER_JOB)))
     relay.hand_over()
-    pool.execute(LEASES_RUN_OUT)
+    pool.execute(EXPIRE_LEASES)
     queued = Queue(FILE_QUEUE, connection=redis)
     first = queued.get_jobs()
     queued.empty()  # type: ignore[no-untyped-call]  # rq brings no types here
     relay.hand_over()
     again = queued.get_jobs()
-    assert len({job.id for job in [*first, *again]}) == 4  # the same messages, and never the same id
+    assert len({job.id for job in [*first, *again]}) == 4  # the same deliveries, and new ids
     assert {(job.ttl, job.timeout, job.result_ttl, job.failure_ttl) for job in again} == {(60, 120, 0, 86_400)}
 
 
-def test_a_job_that_finds_no_postgresql_is_kept_as_failed_and_its_messages_come_back(
+def test_a_job_without_postgresql_is_kept_as_failed_and_its_deliveries_come_back(
     pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, notifications: Path, make_pool: Callable[..., Pool],
     work: Callable[[], None],
 ) -> None:  # fmt: skip
     issue_to(pool, new_coupon(), "kim")
     relay.hand_over()
     away = make_pool(f"postgresql://nobody@127.0.0.1:{free_port()}/none", size=1, deadline_ms=1_000)
-    delivery = jobs.ChannelSender(away, FileChannel(notifications, SEOUL))
-    jobs.configure(delivery)
-    ChannelWorker(delivery, redis).work(burst=True)
+    sender = jobs.ChannelSender(away, FileChannel(notifications, SEOUL))
+    jobs.configure(sender)
+    ChannelWorker(sender, redis).work(burst=True)
     failed = Queue(FILE_QUEUE, connection=redis).failed_job_registry
     (job_id,) = failed.get_job_ids()
     assert 80_000 < redis.ttl(f"rq:job:{job_id}") <= 86_400
     assert sent(pool) == 0
-    pool.execute(LEASES_RUN_OUT)
+    pool.execute(EXPIRE_LEASES)
     relay.hand_over()
     work()
     assert sent(pool) == 1
 
 
-def test_the_queue_never_holds_more_than_its_leases_can_bear(
+def test_the_queue_never_holds_more_jobs_than_can_run_within_their_leases(
     pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis
 ) -> None:
     queue = Queue(FILE_QUEUE, connection=redis)
@@ -229,7 +229,7 @@ def parts(worker: psutil.Process) -> dict[str, psutil.Process]:
     return {child.cmdline()[-1]: child for child in worker.children() if "--part" in child.cmdline()}
 
 
-def test_the_worker_replaces_a_killed_part_and_ends_with_its_children(
+def test_the_worker_restarts_a_killed_part_and_stops_with_its_children(
     tmp_path: Path, environ: dict[str, str], pool: Pool, new_coupon: NewCoupon
 ) -> None:
     coupon_id = new_coupon()
@@ -237,18 +237,22 @@ def test_the_worker_replaces_a_killed_part_and_ends_with_its_children(
         worker = psutil.Process(process.pid)
         for part in ("relay", "file"):
             issue_to(pool, coupon_id, f"before-{part}")
-            wait_until(lambda: verify(pool).coupons[0]["waiting"] == 0, timeout_s=30, what="all is delivered")
+            wait_until(lambda: verify(pool).coupons[0]["waiting"] == 0, timeout_s=30, what="everything is delivered")
             killed = parts(worker)[part]
             killed.kill()
             issue_to(pool, coupon_id, f"after-{part}")
-            wait_until(lambda: verify(pool).coupons[0]["waiting"] == 0, timeout_s=30, what=f"all after {part} died")
+            wait_until(
+                lambda: verify(pool).coupons[0]["waiting"] == 0,
+                timeout_s=30,
+                what=f"all after {part} died",
+            )
             wait_until(lambda: set(parts(worker)) == {"relay", "file"}, timeout_s=10, what="both parts run")
         children = worker.children(recursive=True)
         assert end(process) == 0
         assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
 
 
-def test_the_workers_parts_do_not_outlive_it(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_the_parts_of_a_worker_do_not_outlive_it(tmp_path: Path, environ: dict[str, str]) -> None:
     with running_worker(tmp_path, environ) as process:
         worker = psutil.Process(process.pid)
         wait_until(lambda: set(parts(worker)) == {"relay", "file"}, timeout_s=10, what="both parts run")
@@ -258,5 +262,5 @@ def test_the_workers_parts_do_not_outlive_it(tmp_path: Path, environ: dict[str, 
         wait_until(
             lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children),
             timeout_s=15,
-            what="the parts have ended",
+            what="the parts have exited",
         )

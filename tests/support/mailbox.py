@@ -1,4 +1,4 @@
-"""A real SMTP server whose mailbox a test can look into, and which refuses as told."""
+"""A real SMTP server with an inspectable mailbox and scripted refusals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ USER, PASSWORD = "mailer", "p@ss:word"
 
 
 class Mailbox:
-    """What has come in; the handler of the server."""
+    """The handler of the server, and what it has received."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -36,10 +36,10 @@ class Mailbox:
         self.recipients: list[str] = []
         self.sessions = 0
         self.logins: list[bytes] = []
-        self.say_to_recipient = ""
-        self.say_to_data = ""
+        self.recipient_reply = ""
+        self.data_reply = ""
         self.stall: threading.Event | None = None
-        # By the message's id without its domain, as the webhook's receiver has it.
+        # By Message-ID without its domain, which is the key of the webhook.
         self.accepted: Counter[str] = Counter()
         self.before: Callable[[str], None] = lambda key: None
         self.after: Callable[[str], None] = lambda key: None
@@ -51,18 +51,18 @@ class Mailbox:
         return answers
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802  # aiosmtpd's name
-        """Accept the recipient, or say what was told."""
-        if self.say_to_recipient:
-            return self.say_to_recipient
+        """Accept the recipient, or send the scripted reply."""
+        if self.recipient_reply:
+            return self.recipient_reply
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd's name
-        """Accept the mail, or say what was told."""
+        """Accept the mail, or send the scripted reply."""
         if self.stall is not None:
             await asyncio.get_running_loop().run_in_executor(None, self.stall.wait, 30)
-        if self.say_to_data:
-            return self.say_to_data
+        if self.data_reply:
+            return self.data_reply
         assert isinstance(envelope.content, bytes)
         mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
         assert isinstance(mail, EmailMessage)
@@ -71,11 +71,11 @@ class Mailbox:
         self.mails.append(mail)
         self.recipients += envelope.rcpt_tos
         self.accepted[key] += 1
-        self.after(key)  # before the client hears of it
+        self.after(key)  # before the client gets the reply
         return "250 OK"
 
     def authenticate(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
-        """Know one user."""
+        """Accept one user and password."""
         assert isinstance(data, LoginPassword)
         self.logins.append(data.login)
         known = (data.login, data.password) == (USER.encode(), PASSWORD.encode())
@@ -89,10 +89,10 @@ def running_mailbox(
     """Listen on loopback until the block ends.
 
     Args:
-        tls: the server's certificate.
-        starttls: begin in plain text.
-        login: ask for one.
-        port: where; a free one when left out.
+        tls: with the server's certificate.
+        starttls: start in plain text and offer STARTTLS.
+        login: require a login.
+        port: a free one if left out.
     """
     mailbox = Mailbox()
     mailbox.port = port or free_port()
@@ -116,7 +116,7 @@ def running_mailbox(
 
 
 def certificate(directory: Path) -> Path:
-    """A certificate of `localhost` that signs itself, and its key, in one file."""
+    """Create a self-signed certificate of `localhost`; return the file with it and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)

@@ -1,4 +1,4 @@
-"""A worker, the other end of its channel and a Redis, all of which a test may kill."""
+"""A worker, the receiver of its channel and a Redis, all of which a test may kill."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAL_S = 60.0
 
 
 class Queue:
-    """A Redis that comes back under the same address, with nothing in it."""
+    """A Redis that restarts empty at the same address."""
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
@@ -59,11 +59,11 @@ class Queue:
 
 
 class Worker:
-    """The worker with its parts, which can be killed."""
+    """The worker and its parts."""
 
     def __init__(self, environ: dict[str, str], log: Path) -> None:
         self._environ = environ
-        self._log = open(log, "ab")  # noqa: SIM115  # for as long as the worker runs
+        self._log = open(log, "ab")  # noqa: SIM115  # open while the worker runs
         self.start()
 
     def start(self) -> None:
@@ -78,7 +78,7 @@ class Worker:
             return None
 
     def kill(self, name: str) -> bool:
-        """Kill -9 a part; tells whether there was one."""
+        """Kill a part with SIGKILL; return whether it was running."""
         part = self.part(name)
         if part is None:
             return False
@@ -86,7 +86,7 @@ class Worker:
         return True
 
     def kill_all(self) -> None:
-        """Kill -9 the supervisor and its parts, and start another."""
+        """Kill the supervisor and its parts with SIGKILL, and start a new one."""
         family = [self.process.pid, *(one.pid for one in psutil.Process(self.process.pid).children())]
         for pid in family:
             with suppress(ProcessLookupError):
@@ -100,7 +100,7 @@ class Worker:
 
 
 class Stage:
-    """A worker with one channel, the other end of that channel, and a Redis that can be lost."""
+    """A worker with one channel, that channel's receiver, and a Redis that can lose its data."""
 
     def __init__(
         self, stack: ExitStack, directory: Path, database_url: str, pool: Pool, *, channel: str, lease_s: int
@@ -132,26 +132,26 @@ class Stage:
         stack.callback(self.worker.end)
 
     def missing(self, issuances: list[int]) -> set[str]:
-        """The keys that the other end has not accepted."""
+        """Return the keys that the receiver has not accepted."""
         return {f"issuance_issued_{number}" for number in issuances} - set(self.end.accepted)
 
     def channel_part(self) -> psutil.Process:
-        """The process that sends, once there is one."""
+        """Wait for the sending process and return it."""
         found = wait_until(lambda: self.worker.part(self.channel), timeout_s=20, what="the channel runs")
         assert isinstance(found, psutil.Process)
         return found
 
-    def wait_until_told(self, issuances: list[int]) -> None:
+    def wait_until_delivered(self, issuances: list[int]) -> None:
         wait_until(
             lambda: not self.missing(issuances) and not count(self.pool, "sent_at IS NULL"),
             timeout_s=HEAL_S,
-            what="all is delivered",
+            what="everything is delivered",
         )
 
 
 @contextmanager
 def frozen(process: psutil.Process | subprocess.Popen[bytes]) -> Iterator[None]:
-    """It does nothing until the block ends."""
+    """Stop the process until the block ends."""
     os.kill(process.pid, 19)
     try:
         yield

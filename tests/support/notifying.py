@@ -1,4 +1,4 @@
-"""What the tests of notifications have in common: issuances to tell of, channels that do as told."""
+"""Shared by the tests of notifications: issuances, a scripted channel, and the rows of `deliveries`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from couponapp.notifying import jobs
 from couponapp.notifying.outbox import Notification
 from couponapp.storage.pool import Pool, Row
 
-# As if the time had passed: leases, and the pauses after failures.
-TIME_PASSES = "UPDATE deliveries SET due_at = now() - interval '1 second' WHERE sent_at IS NULL AND dead_at IS NULL"
+# Ends leases and the delays after failures.
+MAKE_ALL_DUE = "UPDATE deliveries SET due_at = now() - interval '1 second' WHERE sent_at IS NULL AND dead_at IS NULL"
 
 
 def issue_to(pool: Pool, coupon_id: int, *users: str) -> list[int]:
-    """Issue to each; the ids of the issuances."""
+    """Issue to each user; return the ids of the issuances."""
     attempts = [issue(pool, coupon_id, user) for user in users]
     return [attempt.issuance.id for attempt in attempts if attempt.issuance]
 
 
-def work(delivery: jobs.ChannelSender, redis: Redis) -> None:
-    """Do all that is queued for the channel, as RQ's worker does, which takes a second to end."""
-    jobs.configure(delivery)
-    queue = Queue(jobs.queue_name(delivery.channel.name), connection=redis)
+def run_jobs(sender: jobs.ChannelSender, redis: Redis) -> None:
+    """Run all queued jobs of the channel as RQ's worker does, which itself takes a second to stop."""
+    jobs.configure(sender)
+    queue = Queue(jobs.queue_name(sender.channel.name), connection=redis)
     while queue.count:
         job_id = str(queue.pop_job_id())
         job = Job.fetch(job_id, connection=redis)
@@ -38,8 +38,8 @@ def work(delivery: jobs.ChannelSender, redis: Redis) -> None:
         job.delete()
 
 
-def deliveries(pool: Pool) -> list[Row]:
-    """All rows of the table, in order."""
+def delivery_rows(pool: Pool) -> list[Row]:
+    """Return all rows of the table, in order."""
     return pool.fetch_all(
         "SELECT d.*, o.issuance_id, extract(epoch FROM d.due_at - now())::float8 AS due_in_s "
         "FROM deliveries d JOIN outbox o ON o.id = d.outbox_id ORDER BY d.outbox_id, d.channel"
@@ -47,36 +47,36 @@ def deliveries(pool: Pool) -> list[Row]:
 
 
 def count(pool: Pool, condition: Any) -> int:
-    """How many deliveries there are of a kind."""
+    """Count the deliveries that meet a condition."""
     row = pool.fetch_one(f"SELECT count(*) AS n FROM deliveries WHERE {condition}")
     assert row is not None
     return int(row["n"])
 
 
 class ScriptedChannel:
-    """Fails as told, by user, and counts what it was sent."""
+    """A channel that fails as scripted, by user, and counts what it is sent."""
 
     def __init__(self, name: str = "file") -> None:
         self.name = name
         self.fails: dict[str, list[BaseException]] = defaultdict(list)
         self.sent: Counter[str] = Counter()
-        self.asked: list[str] = []
+        self.calls: list[str] = []
         self.before: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
     def fail(self, user: str, *errors: BaseException) -> None:
-        """Its next tries end like this."""
+        """Let the next sends to a user raise these errors."""
         self.fails[user].extend(errors)
 
     def send(self, notification: Notification) -> None:
         self.before()
         with self._lock:
-            self.asked.append(notification.user_id)
+            self.calls.append(notification.user_id)
             if self.fails[notification.user_id]:
                 raise self.fails[notification.user_id].pop(0)
             self.sent[notification.user_id] += 1
 
 
 def temporary(count: int = 1) -> Sequence[ChannelFailed]:
-    """Errors after which another try makes sense."""
+    """Return errors after which a retry makes sense."""
     return [ChannelFailed("not now") for _ in range(count)]

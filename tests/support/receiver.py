@@ -1,4 +1,4 @@
-"""A shop's end of the webhook: a real HTTP server that misbehaves as told."""
+"""A receiver of webhooks: a real HTTP server that misbehaves as scripted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECRET = "whsec_" + base64.b64encode(b"a-webhook-secret-of-32-bytes-123").decode
 
 @dataclass(frozen=True)
 class Request:
-    """One request, its signature checked."""
+    """A request whose signature was verified."""
 
     key: str
     headers: dict[str, str]
@@ -33,7 +33,7 @@ class Request:
 
 
 class Receiver:
-    """Accepts everything, unless told otherwise for the next requests or for all."""
+    """A receiver that accepts everything, unless the next requests or all are scripted otherwise."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -51,11 +51,11 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/hooks?from=coupons"
 
     def count_connection(self) -> None:
-        """One more client has connected."""
+        """Count a new connection."""
         self.connections += 1
 
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
-        """Take one request."""
+        """Verify, record and answer one request."""
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         headers = {name.lower(): value for name, value in handler.headers.items()}
         Webhook(SECRET).verify(body, headers)
@@ -71,7 +71,7 @@ class Receiver:
 
 
 def hang(until: threading.Event) -> Behaviour:
-    """Say nothing until then."""
+    """Send nothing until the event is set."""
 
     def behave(handler: BaseHTTPRequestHandler) -> None:
         until.wait(30)
@@ -81,7 +81,7 @@ def hang(until: threading.Event) -> Behaviour:
 
 
 def drip(until: threading.Event) -> Behaviour:
-    """Answer one byte after the other, for ever: no single wait is long."""
+    """Answer byte by byte without end: no single wait is long."""
 
     def behave(handler: BaseHTTPRequestHandler) -> None:
         try:
@@ -95,11 +95,11 @@ def drip(until: threading.Event) -> Behaviour:
     return behave
 
 
-def say(words: bytes) -> Behaviour:
-    """Send this, in one piece."""
+def send_bytes(data: bytes) -> Behaviour:
+    """Send these bytes as the answer."""
 
     def behave(handler: BaseHTTPRequestHandler) -> None:
-        handler.wfile.write(words)
+        handler.wfile.write(data)
 
     return behave
 

@@ -1,1 +1,1 @@
-"""The e-mail channel: SMTP transport."""
+"""The e-mail channel, over SMTP."""

@@ -22,7 +22,7 @@ from couponapp.storage.watchdog import Watchdog
 
 MAX_ADDRESS = 254
 DEFAULT_PORTS = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
-# Servers end idle connections, and some those that have sent much.
+# Servers close idle connections, and some close connections after a number of mails.
 KEEP_IDLE_S = 20.0
 MAX_PER_CONNECTION = 100
 
@@ -31,11 +31,10 @@ _watchdog = Watchdog()
 
 @dataclass(frozen=True)
 class Server:
-    """Where to hand mails in.
+    """A mail server and its login.
 
     Attributes:
-        scheme: `smtp` begins in plain text and insists on STARTTLS, `smtps` is TLS from the
-            start, `smtp+plain` has none.
+        scheme: `smtp` requires STARTTLS, `smtps` is TLS from the start, `smtp+plain` is unencrypted.
     """
 
     scheme: str
@@ -53,7 +52,7 @@ class Server:
 
 
 class EmailChannel:
-    """Sends each message to its holder's address."""
+    """Sends each notification to its holder's address."""
 
     name = "email"
 
@@ -67,15 +66,15 @@ class EmailChannel:
         timeout_s: float,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Connect nowhere yet.
+        """Open no connection yet.
 
         Args:
-            url: of the server, see `Server`.
-            sender: the address that mails come from.
-            recipient: where they go, with `{user_id}` in it.
-            time_zone: of the times in them.
-            timeout_s: the most for one mail, in seconds.
-            tls: what is trusted; the system's authorities when left out.
+            url: the server, see `Server.from_url`.
+            sender: the `From` address.
+            recipient: the `To` address, with `{user_id}` in it.
+            time_zone: of the times in the text.
+            timeout_s: maximum duration of one send, in seconds.
+            tls: trusted authorities; the system's if left out.
         """
         self._server = Server.from_url(url)
         self._sender = sender
@@ -86,7 +85,7 @@ class EmailChannel:
         self._own = threading.local()
 
     def send(self, notification: Notification) -> None:
-        """Hand the mail in.
+        """Send the mail.
 
         Raises:
             ChannelFailed: the holder has no address, or the server does not accept the mail.
@@ -98,7 +97,7 @@ class EmailChannel:
         session = self._session()
         watch = _watchdog.watch(session, self._timeout_s)
         try:
-            session.hand_in(mail, self._sender, recipient)
+            session.send(mail, self._sender, recipient)
         except (OSError, smtplib.SMTPException, UnicodeError) as error:
             timed_out = watch.stop()
             session.close()
@@ -114,15 +113,15 @@ class EmailChannel:
         mail["To"] = Address(addr_spec=recipient)
         mail["Subject"] = " ".join(message.subject.split())
         mail["Date"] = formatdate(notification.created_at.timestamp())
-        # The same for every try: a mailbox that knows it already can drop the second one.
+        # The same on every try, so that a mailbox can drop a repeat.
         mail["Message-ID"] = f"<{notification.key}@{domain}>"
-        mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office notices, please
+        mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: asks for no automatic replies
         mail.set_content(message.text, cte="base64")
         mail.add_alternative(message.html, subtype="html", cte="base64")
         return mail
 
     def _session(self) -> _Session:
-        """This thread's, kept from mail to mail."""
+        """Return this thread's session, which is kept from mail to mail."""
         found: _Session | None = getattr(self._own, "session", None)
         if found is None:
             domain = self._sender.rpartition("@")[2]
@@ -131,7 +130,7 @@ class EmailChannel:
 
 
 class _Session:
-    """A connection to the server, made when there is none that can be used."""
+    """A connection to the server, opened on demand and reused."""
 
     def __init__(self, server: Server, tls: ssl.SSLContext, timeout_s: float, own_name: str) -> None:
         self._server = server
@@ -142,28 +141,28 @@ class _Session:
         self._used = 0
         self._used_at_s = 0.0
 
-    def hand_in(self, mail: EmailMessage, sender: str, recipient: str) -> None:
-        """Send one mail, on the kept connection where it still answers."""
-        if self._smtp is not None and not self._answers(self._smtp):
+    def send(self, mail: EmailMessage, sender: str, recipient: str) -> None:
+        """Send one mail, on the open connection if it still answers."""
+        if self._smtp is not None and not self._is_alive(self._smtp):
             self.close()
         smtp = self._smtp or self._open()
         smtp.send_message(mail, sender, [recipient])
         self._used, self._used_at_s = self._used + 1, time.monotonic()
 
     def fileno(self) -> int:
-        """For the watchdog."""
+        """Return the descriptor that the watchdog shuts."""
         smtp = self._smtp
         if smtp is None or smtp.sock is None or smtp.sock.fileno() < 0:
             raise OSError("not connected")
         return smtp.sock.fileno()
 
     def close(self) -> None:
-        """Let go of the connection, without a word."""
+        """Close the connection without QUIT."""
         if self._smtp is not None:
             self._smtp.close()
             self._smtp = None
 
-    def _answers(self, smtp: smtplib.SMTP) -> bool:
+    def _is_alive(self, smtp: smtplib.SMTP) -> bool:
         if self._used >= MAX_PER_CONNECTION or time.monotonic() - self._used_at_s > KEEP_IDLE_S:
             return False
         try:
@@ -179,8 +178,8 @@ class _Session:
             )
         else:
             smtp = smtplib.SMTP(local_hostname=self._own_name, timeout=self._timeout_s)
-        # Made without the host, which would connect before the watchdog can see it; the name is
-        # what the certificate is checked against.
+        # The constructor would connect before the watchdog can see the socket, so it gets no host;
+        # the certificate is checked against this name.
         smtp._host = self._server.host  # type: ignore[attr-defined]  # smtplib has no other way
         self._smtp, self._used = smtp, 0
         code, said = smtp.connect(self._server.host, self._server.port)
@@ -191,28 +190,28 @@ class _Session:
         if self._server.user:
             smtp.login(self._server.user, self._server.password)
         if time.monotonic() > give_up_s:
-            raise TimeoutError("too slow to begin")
+            raise TimeoutError("the session took too long to open")
         return smtp
 
 
 def _failure(error: Exception, *, timed_out: bool) -> ChannelFailed:
-    """Permanent is what the server says of this recipient or this mail, with a 5xx (RFC 5321, 4.2.1)."""
+    """Translate an error. Permanent: a 5xx about this recipient or this mail (RFC 5321, section 4.2.1)."""
     if timed_out:
         return ChannelFailed("the mail server was too slow")
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         ((code, said),) = error.recipients.values()
-        return ChannelFailed(f"recipient refused: {_answer(code, said)}", permanent=500 <= code < 600)
+        return ChannelFailed(f"recipient refused: {_reply(code, said)}", permanent=500 <= code < 600)
     if isinstance(error, smtplib.SMTPDataError):
         return ChannelFailed(
-            f"mail refused: {_answer(error.smtp_code, error.smtp_error)}", permanent=500 <= error.smtp_code < 600
+            f"mail refused: {_reply(error.smtp_code, error.smtp_error)}", permanent=500 <= error.smtp_code < 600
         )
     if isinstance(error, smtplib.SMTPAuthenticationError):
-        return ChannelFailed(f"login refused: {error.smtp_code}")  # what it says may name the user
+        return ChannelFailed(f"login refused: {error.smtp_code}")  # the server's text may name the user
     if isinstance(error, smtplib.SMTPResponseException):
-        return ChannelFailed(f"not now: {_answer(error.smtp_code, error.smtp_error)}")
+        return ChannelFailed(f"not now: {_reply(error.smtp_code, error.smtp_error)}")
     return ChannelFailed(f"mail server: {str(error) or type(error).__name__}")
 
 
-def _answer(code: int, said: bytes | str) -> str:
+def _reply(code: int, said: bytes | str) -> str:
     text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
     return f"{code} {' '.join(text.split())}"

@@ -1,4 +1,4 @@
-"""The file channel: for demos."""
+"""The file channel, for demos: one file per notification."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from couponapp.notifying.outbox import Notification
 
 
 class FileChannel:
-    """Leaves each message as one file, named by its issuance."""
+    """Writes each notification to a file named after its issuance."""
 
     name = "file"
 
@@ -21,19 +21,19 @@ class FileChannel:
         self._time_zone = time_zone
 
     def send(self, notification: Notification) -> None:
-        """Write the message; a repeat finds the file and leaves it as it is.
+        """Write the file. A repeat leaves the existing file as it is.
 
         Raises:
-            ChannelFailed: the file cannot be written now.
+            ChannelFailed: the file cannot be written.
         """
-        # The kind is one of ours and the id a number: nothing of the user's gets into the name.
+        # Built from the kind and a number: nothing that a user chose gets into the path.
         path = self._directory / f"{notification.kind}-{notification.issuance_id}.txt"
         draft = path.with_suffix(f".{os.getpid()}.draft")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             draft.write_text(render_file(notification, self._time_zone), encoding="utf-8")
             try:
-                os.link(draft, path)  # whole or not at all, and never over an earlier one
+                os.link(draft, path)  # atomic, and never replaces an earlier file
             except FileExistsError:
                 pass
             finally:
