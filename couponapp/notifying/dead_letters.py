@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from couponapp.errors import MessageNotFound
+from couponapp.notifying.state import DeliveryState
 from couponapp.storage.pool import Pool, Row
 
-OLDEST = """
+OLDEST = f"""
 SELECT d.outbox_id AS id, d.channel, o.kind, i.coupon_id, i.id AS issuance_id, i.user_id, d.tries, d.dead_at, d.reason
 FROM deliveries d
 JOIN outbox o ON o.id = d.outbox_id
 JOIN issuances i ON i.id = o.issuance_id
-WHERE dead_at IS NOT NULL
+WHERE {DeliveryState.DEAD}
 ORDER BY d.dead_at, d.outbox_id, d.channel
 LIMIT %(limit)s
 """
@@ -23,7 +24,7 @@ def oldest(pool: Pool, *, limit: int) -> list[Row]:
     return pool.fetch_all(OLDEST, {"limit": limit})
 
 
-_CHOSEN = "dead_at IS NOT NULL AND (%(ids)s::bigint[] IS NULL OR outbox_id = ANY(%(ids)s))"
+_CHOSEN = f"{DeliveryState.DEAD} AND (%(ids)s::bigint[] IS NULL OR outbox_id = ANY(%(ids)s))"
 
 RETRY = f"""
 UPDATE deliveries SET dead_at = NULL, tries = 0, failures = 0, due_at = now(),
@@ -61,14 +62,14 @@ SELECT id FROM outbox WHERE id IN (SELECT outbox_id FROM deliveries WHERE {_CHOS
 """
 
 # A notification that no channel has accepted does not become sent.
-DROP = """
+DROP = f"""
 WITH dropped AS (
-    DELETE FROM deliveries WHERE dead_at IS NOT NULL AND outbox_id = ANY(%(ids)s) RETURNING outbox_id
+    DELETE FROM deliveries WHERE {DeliveryState.DEAD} AND outbox_id = ANY(%(ids)s) RETURNING outbox_id
 ),
 counted AS (SELECT outbox_id, count(*) AS channels FROM dropped GROUP BY outbox_id)
 UPDATE outbox o SET channels_left = o.channels_left - c.channels, sent_at = CASE
     WHEN o.channels_left = c.channels
-        AND EXISTS (SELECT FROM deliveries d WHERE d.outbox_id = o.id AND d.sent_at IS NOT NULL) THEN now()
+        AND EXISTS (SELECT FROM deliveries d WHERE d.outbox_id = o.id AND {DeliveryState.SENT}) THEN now()
     END
 FROM counted c WHERE o.id = c.outbox_id
 RETURNING c.channels

@@ -1,4 +1,7 @@
-"""The deliveries table: lease, claim and result of each notification on each channel."""
+"""The deliveries table: lease, claim and result of each notification on each channel.
+
+The states and transitions are drawn in `couponapp.notifying.state`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from couponapp.notifying.outbox import NOT_FANNED_OUT, Notification
+from couponapp.notifying.state import OPEN, DeliveryState
 from couponapp.storage.pool import Connection, Pool
-
-_OPEN = "sent_at IS NULL AND dead_at IS NULL"
 
 # Every coupon with due deliveries gets the same share, oldest first, so that a large event does not
 # starve a small one. The recursion steps from coupon to coupon along the partial index: one look-up
@@ -17,13 +19,13 @@ _OPEN = "sent_at IS NULL AND dead_at IS NULL"
 # whose lease has expired is due again, which brings back whatever RQ or a dead process has lost.
 LEASE = f"""
 WITH RECURSIVE heads AS (
-    (SELECT coupon_id, due_at FROM deliveries WHERE channel = %(channel)s AND {_OPEN}
+    (SELECT coupon_id, due_at FROM deliveries WHERE channel = %(channel)s AND {OPEN}
      ORDER BY coupon_id, due_at LIMIT 1)
     UNION ALL
     SELECT following.coupon_id, following.due_at
     FROM heads CROSS JOIN LATERAL (
         SELECT coupon_id, due_at FROM deliveries
-        WHERE channel = %(channel)s AND {_OPEN} AND coupon_id > heads.coupon_id
+        WHERE channel = %(channel)s AND {OPEN} AND coupon_id > heads.coupon_id
         ORDER BY coupon_id, due_at LIMIT 1
     ) following
 ),
@@ -35,7 +37,7 @@ picked AS (
     SELECT oldest.outbox_id
     FROM due CROSS JOIN LATERAL (
         SELECT outbox_id FROM deliveries
-        WHERE channel = %(channel)s AND {_OPEN} AND due_at <= now() AND coupon_id = due.coupon_id
+        WHERE channel = %(channel)s AND {DeliveryState.DUE} AND coupon_id = due.coupon_id
         ORDER BY due_at, outbox_id LIMIT due.share
         FOR UPDATE SKIP LOCKED
     ) oldest
@@ -103,7 +105,7 @@ class ClaimedDelivery:
 CLAIM = f"""
 WITH claimed AS (
     UPDATE deliveries SET tries = tries + 1
-    WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND {_OPEN}
+    WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND {OPEN}
     RETURNING outbox_id, tries, failures, due_at,
               extract(epoch FROM due_at - clock_timestamp())::float8 AS left_s, give_up_at <= now() AS given_up
 )
@@ -136,7 +138,7 @@ WITH locked AS MATERIALIZED (
 ),
 done AS (
     UPDATE deliveries d SET sent_at = now(), reason = NULL
-    FROM locked WHERE d.outbox_id = locked.id AND d.channel = %(channel)s AND {_OPEN}
+    FROM locked WHERE d.outbox_id = locked.id AND d.channel = %(channel)s AND {OPEN}
     RETURNING d.outbox_id, extract(epoch FROM clock_timestamp() - d.created_at)::float8 AS took_s
 ),
 counted AS (
@@ -176,7 +178,7 @@ UPDATE deliveries d SET failures = d.failures + 1, reason = f.reason,
     due_at = CASE WHEN f.delay_s IS NULL THEN d.due_at ELSE now() + make_interval(secs => f.delay_s) END,
     dead_at = CASE WHEN f.delay_s IS NULL THEN now() END
 FROM unnest(%(ids)s::bigint[], %(reasons)s::text[], %(delays)s::float8[]) AS f (outbox_id, reason, delay_s)
-WHERE d.channel = %(channel)s AND d.outbox_id = f.outbox_id AND {_OPEN}
+WHERE d.channel = %(channel)s AND d.outbox_id = f.outbox_id AND {OPEN}
 """
 
 
@@ -193,7 +195,7 @@ def reschedule(pool: Pool, channel: str, failures: Sequence[Failure]) -> None:
 
 RELEASE_CLAIM = f"""
 UPDATE deliveries SET tries = tries - 1, due_at = now() + make_interval(secs => %(delay_s)s)
-WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND {_OPEN}
+WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND {OPEN}
 """
 
 
@@ -212,7 +214,7 @@ def release_claim(pool: Pool, channel: str, outbox_ids: Sequence[int], delay_s: 
 # Only while this lease lasts: once it has expired, the deliveries may be leased to another job.
 RELEASE_LEASE = f"""
 UPDATE deliveries SET due_at = now() + make_interval(secs => %(delay_s)s)
-WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND due_at = %(lease)s AND {_OPEN}
+WHERE channel = %(channel)s AND outbox_id = ANY(%(ids)s) AND due_at = %(lease)s AND {OPEN}
 """
 
 
@@ -233,15 +235,16 @@ def release_lease(pool: Pool, channel: str, outbox_ids: Sequence[int], lease: da
 # Answered from the partial indexes, however many deliveries have been sent. An outbox row that is
 # not fanned out yet waits on every configured channel.
 BACKLOGS = f"""
-SELECT channel, sum(waiting)::bigint AS waiting, sum(dead)::bigint AS dead,
+SELECT channel, sum(waiting)::bigint AS waiting, sum(deferred)::bigint AS deferred, sum(dead)::bigint AS dead,
        coalesce(extract(epoch FROM now() - min(oldest)), 0)::float8 AS oldest_s
 FROM (
-    SELECT channel, count(*) AS waiting, min(created_at) AS oldest, 0 AS dead
-    FROM deliveries WHERE {_OPEN} GROUP BY channel
+    SELECT channel, count(*) AS waiting, count(*) FILTER (WHERE {DeliveryState.DEFERRED}) AS deferred,
+           min(created_at) AS oldest, 0 AS dead
+    FROM deliveries WHERE {OPEN} GROUP BY channel
     UNION ALL
-    SELECT channel, 0, NULL, count(*) FROM deliveries WHERE dead_at IS NOT NULL GROUP BY channel
+    SELECT channel, 0, 0, NULL, count(*) FROM deliveries WHERE {DeliveryState.DEAD} GROUP BY channel
     UNION ALL
-    SELECT c.channel, fresh.waiting, fresh.oldest, 0
+    SELECT c.channel, fresh.waiting, 0, fresh.oldest, 0
     FROM unnest(%(channels)s::text[]) AS c (channel)
     CROSS JOIN (SELECT count(*) AS waiting, min(created_at) AS oldest FROM outbox WHERE {NOT_FANNED_OUT}) fresh
 ) parts
@@ -255,11 +258,13 @@ class ChannelBacklog:
 
     Attributes:
         waiting: notifications that are neither sent nor dead.
+        deferred: those of them that are leased, or wait for a retry.
         oldest_s: age of the oldest of them, in seconds.
         dead: dead letters.
     """
 
     waiting: int
+    deferred: int
     oldest_s: float
     dead: int
 

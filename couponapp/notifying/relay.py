@@ -199,7 +199,9 @@ class Relay:
         waiting = sum(one.waiting for one in backlogs.values())
         dead = sum(one.dead for one in backlogs.values())
         if waiting != last:
-            log.info("notifications: %s", f"{waiting} waiting" if waiting else "every issuance is notified")
+            deferred = sum(one.deferred for one in backlogs.values())
+            text = f"{waiting} waiting, {deferred} of them leased or to be retried"
+            log.info("notifications: %s", text if waiting else "every issuance is notified")
             if dead:
                 log.warning("notifications: %d dead letters; see flask notifications dead", dead)
         return waiting

@@ -92,15 +92,16 @@ def test_depth_age_and_dead_letters_are_reported_per_channel(pool: Pool, new_cou
     pool.execute("UPDATE deliveries SET created_at = now() - interval '90 seconds' WHERE outbox_id = 1")
     deliveries.mark_sent(pool, "x", [1])
     pool.execute("UPDATE deliveries SET dead_at = now() WHERE channel = 'y' AND outbox_id = 2")
-    channel_backlogs = deliveries.channel_backlogs(pool, ("y", "z"))
+    pool.execute("UPDATE deliveries SET due_at = now() + interval '1 hour' WHERE channel = 'x' AND outbox_id < 3")
+    backlogs = deliveries.channel_backlogs(pool, ("y", "z"))
     # The fourth row is not fanned out yet, so it waits on each configured channel.
-    assert {name: (one.waiting, one.dead) for name, one in channel_backlogs.items()} == {
-        "x": (2, 0),
-        "y": (3, 1),
-        "z": (1, 0),
+    assert {name: (one.waiting, one.deferred, one.dead) for name, one in backlogs.items()} == {
+        "x": (2, 1, 0),
+        "y": (3, 0, 1),
+        "z": (1, 0, 0),
     }
-    assert channel_backlogs["y"].oldest_s == pytest.approx(90, abs=30)
-    assert channel_backlogs["x"].oldest_s < 60
+    assert backlogs["y"].oldest_s == pytest.approx(90, abs=30)
+    assert backlogs["x"].oldest_s < 60
 
 
 def test_retries_and_dead_letters_are_counted(pool: Pool, new_coupon: NewCoupon) -> None:
