@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,12 +46,15 @@ def closes_after(torn: bytes) -> Behaviour:
 
 
 @contextmanager
-def receiving(take: Behaviour, *, connected: Callable[[], object] = lambda: None) -> Iterator[int]:
+def receiving(
+    take: Behaviour, *, connected: Callable[[], object] = lambda: None, tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
     """Listen until the block ends; yields the port.
 
     Args:
         take: called with each request.
         connected: called for each new connection.
+        tls: with the server's certificate; plain HTTP if left out.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -75,6 +79,8 @@ def receiving(take: Behaviour, *, connected: Callable[[], object] = lambda: None
             """A client that was killed is no error of ours."""
 
     server = Server((HOST, 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -84,13 +85,9 @@ def drip(until: threading.Event) -> Behaviour:
     """Answer byte by byte without end: no single wait is long."""
 
     def behave(handler: BaseHTTPRequestHandler) -> None:
-        try:
-            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-            while not until.wait(0.05):
-                handler.wfile.write(b".")
-        except OSError:
-            pass
-        handler.close_connection = True
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not until.wait(0.05):
+            handler.wfile.write(b".")
 
     return behave
 
@@ -104,9 +101,34 @@ def send_bytes(data: bytes) -> Behaviour:
     return behave
 
 
+def send_byte_by_byte(data: bytes) -> Behaviour:
+    """Send these bytes as the answer, each in a packet of its own."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        for at in range(len(data)):
+            handler.wfile.write(data[at : at + 1])
+
+    return behave
+
+
+def send_without_end(start: bytes, again: bytes) -> Behaviour:
+    """Send `start`, then `again` until the client closes the connection."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(start)
+        while True:
+            handler.wfile.write(again)
+
+    return behave
+
+
 @contextmanager
-def running_receiver() -> Iterator[Receiver]:
-    """Listen on loopback until the block ends."""
+def running_receiver(*, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """Listen on loopback until the block ends.
+
+    Args:
+        tls: with the server's certificate; plain HTTP if left out.
+    """
     receiver = Receiver()
-    with receiving(receiver.handle, connected=receiver.count_connection) as receiver.port:
+    with receiving(receiver.handle, connected=receiver.count_connection, tls=tls) as receiver.port:
         yield receiver
