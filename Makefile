@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no
 	--only-binary :all: --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint load bench faults format requirements clean
+.PHONY: help run test lint load bench faults format requirements settings-doc clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -33,6 +33,9 @@ requirements: $(VENV)/.installed-dev ## pin the newest versions that requirement
 	@for name in requirements requirements-load requirements-dev; do \
 		$(BIN)/uv pip compile $$name.in --universal --python-version 3.11 --generate-hashes --upgrade \
 			--custom-compile-command "make requirements" --quiet --output-file $$name.txt; done
+
+settings-doc: $(VENV)/.installed ## write the tables of docs/settings.md from the settings' declarations
+	@$(BIN)/python -m couponapp.config.document
 
 load: $(VENV)/.installed-load ## an event's crowd, three times the incident's by default, and every promise checked
 	@$(BIN)/python -m loadtest.load $(ARGS)

@@ -1,9 +1,9 @@
-"""Every setting: its name, default, help text and check. The only reader of the environment.
+"""Every setting: its name, default, parser and help text. The only reader of the environment.
 
-`load()` is called once at start. A value that does not pass its check stops the start with one
-line that names it. A name with `_FILE` appended reads the value from that file (for secrets).
-Where `make run` has started servers of its own, their addresses lie in `var/local.env` and fill
-in what the environment leaves unset, so that `flask coupons …` finds them.
+`load()` is called once at start. A bad value stops the start with one line that names it.
+`NAME_FILE` reads the value of `NAME` from a file (for secrets). While `make run` runs, the settings
+it chose are in `var/local.env`; they apply where the environment sets nothing, so that
+`flask coupons …` finds the servers.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from couponapp.config import parsers as values
-from couponapp.config import redis_url
+from couponapp.config import parsers, redis_url
 from couponapp.errors import ConfigurationError
 
 LOCAL_ENV_FILE = Path("var/local.env")
@@ -27,242 +26,385 @@ def setting(env: str, default: str, parse: Callable[[str], Any], help_text: str)
 
     Args:
         env: the environment variable's name.
-        default: what an unset or empty variable means, as it would be written there.
+        default: the text that an unset or empty variable stands for; empty: there is no default.
         parse: turns the text into the value, or raises ValueError with what is wrong.
-        help_text: one sentence for `docs/settings.md`.
+        help_text: meaning and special values, in Markdown, for `docs/settings.md`; the table adds the
+            default and the range of a number.
     """
     return field(metadata={"env": env, "default": default, "parse": parse, "help": help_text})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All settings, checked."""
+    """All settings, parsed. A setting that is unset and has no default is an empty string."""
 
-    port: int = setting("PORT", "8000", values.integer(1, 65535), "Port that the web server listens on.")
+    # Web server
+    port: int = setting(
+        "PORT",
+        "8000",
+        parsers.Integer(1, 65_535),
+        "The web server listens on this port.",
+    )
     host: str = setting(
-        "COUPON_HOST", "127.0.0.1", values.address, "Address that the web server listens on; 0.0.0.0 for all."
+        "COUPON_HOST",
+        "127.0.0.1",
+        parsers.address,
+        "The web server listens on this address: an IPv4 address or a host name. `0.0.0.0` listens on all interfaces.",
     )
-    web_processes: int = setting("WEB_CONCURRENCY", "2", values.integer(1, 256), "Number of web processes.")
-    database_url: str = setting(
-        "DATABASE_URL",
-        "",
-        values.postgresql_url,
-        "PostgreSQL 15 or newer, as a URL: one server, or a primary and its standbys.",
-    )
-    redis_url: str = setting(
-        "REDIS_URL", "", values.redis, "Redis or Valkey, as a URL: one server, behind Sentinels, or a cluster."
-    )
-    rq_url: str = setting(
-        "COUPON_RQ_URL",
-        "",
-        values.queue,
-        "Redis or Valkey of the queue, where it is not that of REDIS_URL; no cluster.",
-    )
-    secret_key: str = setting(
-        "COUPON_SECRET_KEY",
-        "",
-        values.secret,
-        "Signs the pages' session cookie (CSRF token, notices); at least 32 bytes, the same in every process.",
-    )
-    jwt_secret: str = setting(
-        "COUPON_JWT_SECRET", "", values.secret, "Shared secret of HS256 tokens; at least 32 bytes."
-    )
-    jwt_jwks: str = setting(
-        "COUPON_JWT_JWKS",
-        "",
-        values.text,
-        "File or URL of the key set (JWKS) of RS256, ES256 or EdDSA tokens; instead of the secret.",
-    )
-    jwt_audience: str = setting("COUPON_JWT_AUDIENCE", "coupon", values.text, "Audience that a token must name.")
-    jwt_issuer: str = setting("COUPON_JWT_ISSUER", "", values.text, "Issuer that a token must name, where set.")
-    limit_user: str = setting("COUPON_LIMIT_USER", "5/minute", values.rate, "Attempts to issue per user.")
-    limit_global: str = setting(
-        "COUPON_LIMIT_GLOBAL", "30000/minute", values.rate, "Attempts to issue of all users together."
-    )
-    limit_process: str = setting(
-        "COUPON_LIMIT_PROCESS", "", values.rate, "Attempts to issue in one web process; unset: no limit."
-    )
-    limit_address: str = setting(
-        "COUPON_LIMIT_ADDRESS",
-        "",
-        values.rate,
-        "Attempts to issue per client address; unset: no limit, since mobile carriers put many behind one.",
-    )
-    limit_my_coupons: str = setting(
-        "COUPON_LIMIT_MY_COUPONS",
-        "120/minute",
-        values.rate,
-        "Requests per user for «my coupons», API and page together; a visitor who is not logged in counts by address.",
-    )
-    limit_login: str = setting(
-        "COUPON_LIMIT_LOGIN", "60/minute", values.rate, "Log-ins per client address with the demo login."
-    )
-    deadline_ms: int = setting(
-        "COUPON_DEADLINE_MS",
-        "1000",
-        values.integer(100, 60_000),
-        "The most that one issue request may wait, in milliseconds: for a connection, a lock, the statement.",
-    )
-    pool_issue: int = setting(
-        "COUPON_POOL_ISSUE", "2", values.integer(1, 100), "Connections per web process that issue coupons."
-    )
-    pool_read: int = setting(
-        "COUPON_POOL_READ", "4", values.integer(1, 100), "Connections per web process that answer look-ups."
-    )
-    queue_issue: int = setting(
-        "COUPON_QUEUE_ISSUE",
-        "500",
-        values.integer(1, 10_000),
-        "Attempts per web process that may wait for their turn; one more is answered 503 at once.",
-    )
-    queue_read: int = setting(
-        "COUPON_QUEUE_READ",
-        "200",
-        values.integer(1, 10_000),
-        "Look-ups per web process that may wait for a connection; one more is answered 503 at once.",
-    )
-    backlog_ms: int = setting(
-        "COUPON_BACKLOG_MS",
-        "25",
-        values.integer(0, 60_000),
-        "What has waited for its turn for longer is refused, in milliseconds, in a process that is behind for longer "
-        "than the deadline; 0: never.",
+    web_processes: int = setting(
+        "WEB_CONCURRENCY",
+        "2",
+        parsers.Integer(1, 256),
+        "The web server runs this many processes. One per processor is a good start.",
     )
     client_timeout_s: int = setting(
         "COUPON_CLIENT_TIMEOUT_S",
         "10",
-        values.integer(1, 300),
-        "Seconds that a client may take to send a request's head, again for its body, and again to take the answer.",
-    )
-    breaker_window: int = setting(
-        "COUPON_BREAKER_WINDOW",
-        "100",
-        values.integer(1, 100_000),
-        "How many of the last calls the circuit breaker looks at.",
-    )
-    breaker_failure_rate: int = setting(
-        "COUPON_BREAKER_FAILURE_RATE", "50", values.integer(1, 100), "Share of failures at which it opens, in percent."
-    )
-    breaker_min_calls: int = setting(
-        "COUPON_BREAKER_MIN_CALLS", "100", values.integer(1, 100_000), "It decides nothing before so many calls."
-    )
-    breaker_open_s: int = setting(
-        "COUPON_BREAKER_OPEN_S", "5", values.integer(1, 3600), "How long it stays open, in seconds."
-    )
-    breaker_half_open_calls: int = setting(
-        "COUPON_BREAKER_HALF_OPEN_CALLS", "10", values.integer(1, 1000), "Calls that it then lets through to decide."
-    )
-    breaker_slow_ms: int = setting(
-        "COUPON_BREAKER_SLOW_MS",
-        "0",
-        values.integer(0, 60_000),
-        "A longer call is slow, in milliseconds; 0: none is.",
-    )
-    breaker_slow_rate: int = setting(
-        "COUPON_BREAKER_SLOW_RATE", "100", values.integer(1, 100), "Share of slow calls at which it opens, in percent."
+        parsers.Integer(1, 300),
+        "A client has this many seconds to send a request's head, as many again for its body, and as many again to "
+        "read the response. After that it gets a 408, or the connection is closed.",
     )
     trusted_proxies: int = setting(
-        "COUPON_TRUSTED_PROXIES", "0", values.integer(0, 10), "Hops of X-Forwarded-For and -Proto that are believed."
+        "COUPON_TRUSTED_PROXIES",
+        "0",
+        parsers.Integer(0, 10),
+        "This many proxies stand in front of the web server, and their `X-Forwarded-For` and `X-Forwarded-Proto` "
+        "are trusted. Each of them must add its entry; where one is missing or is no address, the proxy's own "
+        "address counts. `0` ignores both headers.",
     )
     allowed_hosts: tuple[str, ...] = setting(
         "COUPON_ALLOWED_HOSTS",
         "localhost,127.0.0.1,[::1]",
-        values.hosts,
-        "Host names that requests may name, comma-separated; one that begins with a dot covers its subdomains.",
+        parsers.hosts,
+        "Requests must name one of these hosts, comma-separated and without ports; others get a 400. A name that "
+        "begins with a dot also covers its subdomains. The probes are exempt.",
     )
-    demo_login: bool = setting(
-        "COUPON_DEMO_LOGIN", "0", values.flag, "1 lets anybody log in as anybody at /login. For demos only."
+    # PostgreSQL and Redis
+    database_url: str = setting(
+        "DATABASE_URL",
+        "",
+        parsers.postgresql_url,
+        "PostgreSQL 15 or newer is reached at this address: [one server, a primary and its standbys, or a "
+        "PgBouncer](#addresses-of-postgresql). Unset, `make run` and `make test` start their own server.",
+    )
+    redis_url: str = setting(
+        "REDIS_URL",
+        "",
+        parsers.redis,
+        "Redis or Valkey is reached at this address: [one server, a master behind Sentinels, or a "
+        "cluster](#addresses-of-redis). Unset, `make run` and `make test` start their own server.",
+    )
+    rq_url: str = setting(
+        "COUPON_RQ_URL",
+        "",
+        parsers.queue,
+        "RQ keeps the queue of notifications on this Redis or Valkey: one server, or a master behind Sentinels, but "
+        "no cluster. Unset, `REDIS_URL` is used.",
+    )
+    # Tokens and sessions
+    jwt_secret: str = setting(
+        "COUPON_JWT_SECRET",
+        "",
+        parsers.secret,
+        "Tokens are signed with this shared secret (HS256). It must have at least 32 bytes. Either this or "
+        "`COUPON_JWT_JWKS` must be set, not both.",
+    )
+    jwt_jwks: str = setting(
+        "COUPON_JWT_JWKS",
+        "",
+        parsers.text,
+        "Tokens are signed with a key of this key set (JWKS; RS256, ES256 or EdDSA), a file or a URL. Either this "
+        "or `COUPON_JWT_SECRET` must be set, not both.",
+    )
+    jwt_audience: str = setting(
+        "COUPON_JWT_AUDIENCE",
+        "coupon",
+        parsers.text,
+        "A token's audience (`aud`) must contain this value.",
+    )
+    jwt_issuer: str = setting(
+        "COUPON_JWT_ISSUER",
+        "",
+        parsers.text,
+        "A token's issuer (`iss`) must be this value. Unset, any issuer is accepted, and none.",
+    )
+    secret_key: str = setting(
+        "COUPON_SECRET_KEY",
+        "",
+        parsers.secret,
+        "The pages' session cookie (CSRF token, notices) is signed with this key. It must have at least 32 bytes "
+        "and be the same in every process.",
     )
     cookie_name: str = setting(
-        "COUPON_COOKIE_NAME", "coupon_token", values.cookie_name, "Cookie in which the pages find the user's token."
+        "COUPON_COOKIE_NAME",
+        "coupon_token",
+        parsers.cookie_name,
+        "The pages read the user's token from the cookie of this name.",
     )
     cookie_secure: bool = setting(
-        "COUPON_COOKIE_SECURE", "1", values.flag, "1 sends cookies over HTTPS only; 0 is for trials without TLS."
+        "COUPON_COOKIE_SECURE",
+        "1",
+        parsers.flag,
+        "With `1`, browsers send the cookies over HTTPS only. `0` is for trials without TLS.",
     )
-    time_zone: zoneinfo.ZoneInfo = setting(
-        "COUPON_TIME_ZONE", "Asia/Seoul", values.time_zone, "Time zone of pages, messages and times typed without one."
+    demo_login: bool = setting(
+        "COUPON_DEMO_LOGIN",
+        "0",
+        parsers.flag,
+        "With `1`, anybody may log in as any user at `/login`. This needs `COUPON_JWT_SECRET` and is for demos only.",
     )
+    # Rate limits
+    limit_user: str = setting(
+        "COUPON_LIMIT_USER",
+        "5/minute",
+        parsers.rate,
+        "One user may try to issue a coupon this often. See [rates](#rates).",
+    )
+    limit_global: str = setting(
+        "COUPON_LIMIT_GLOBAL",
+        "30000/minute",
+        parsers.rate,
+        "All users together may try to issue a coupon this often.",
+    )
+    limit_process: str = setting(
+        "COUPON_LIMIT_PROCESS",
+        "",
+        parsers.rate,
+        "One web process handles attempts to issue at most this often, for example `5/second`. Unset, there is no "
+        "such limit.",
+    )
+    limit_address: str = setting(
+        "COUPON_LIMIT_ADDRESS",
+        "",
+        parsers.rate,
+        "Clients with the same address may try to issue a coupon this often; see `COUPON_TRUSTED_PROXIES`. Unset, "
+        "there is no such limit, because mobile carriers put many customers behind one address.",
+    )
+    limit_my_coupons: str = setting(
+        "COUPON_LIMIT_MY_COUPONS",
+        "120/minute",
+        parsers.rate,
+        "A user may ask for «my coupons» this often, each endpoint of the API and the page counted separately; a "
+        "visitor of the page who is not logged in counts by address.",
+    )
+    limit_login: str = setting(
+        "COUPON_LIMIT_LOGIN",
+        "60/minute",
+        parsers.rate,
+        "Clients with the same address may log in with the demo login this often.",
+    )
+    # Deadlines, pools and queues
+    deadline_ms: int = setting(
+        "COUPON_DEADLINE_MS",
+        "1000",
+        parsers.Integer(100, 60_000),
+        "An attempt to issue takes at most this long, in milliseconds, from the moment a web process starts to "
+        "handle it: all waits together, for a connection, a lock, the statement, the commit. Look-ups have the same "
+        "bound.",
+    )
+    backlog_ms: int = setting(
+        "COUPON_BACKLOG_MS",
+        "25",
+        parsers.Integer(0, 60_000),
+        "A web process that has been behind for as long as `COUPON_DEADLINE_MS` answers 503 at once to requests "
+        "that have waited longer than this for their turn, in milliseconds. Answers that need no database are still "
+        "given: `SOLD_OUT`, `NOT_OPEN`, look-ups. `0` never refuses.",
+    )
+    pool_issue: int = setting(
+        "COUPON_POOL_ISSUE",
+        "2",
+        parsers.Integer(1, 100),
+        "Each web process keeps this many connections for issuing coupons. Requests that arrive while one commits "
+        "are batched for the next; more connections only wait for each other at the coupon's stock row.",
+    )
+    pool_read: int = setting(
+        "COUPON_POOL_READ",
+        "4",
+        parsers.Integer(1, 100),
+        "Each web process keeps this many connections for look-ups.",
+    )
+    queue_issue: int = setting(
+        "COUPON_QUEUE_ISSUE",
+        "500",
+        parsers.Integer(1, 10_000),
+        "At most this many attempts to issue wait for their turn in a web process. One more is answered 503 at once.",
+    )
+    queue_read: int = setting(
+        "COUPON_QUEUE_READ",
+        "200",
+        parsers.Integer(1, 10_000),
+        "At most this many look-ups wait for a connection in a web process. One more is answered 503 at once.",
+    )
+    # Circuit breaker
+    breaker_window: int = setting(
+        "COUPON_BREAKER_WINDOW",
+        "100",
+        parsers.Integer(1, 100_000),
+        "The circuit breaker around issuing decides by the results of this many most recent statements.",
+    )
+    breaker_failure_rate: int = setting(
+        "COUPON_BREAKER_FAILURE_RATE",
+        "50",
+        parsers.Integer(1, 100),
+        "The circuit opens when this share of the window has failed, in percent.",
+    )
+    breaker_min_calls: int = setting(
+        "COUPON_BREAKER_MIN_CALLS",
+        "100",
+        parsers.Integer(1, 100_000),
+        "The circuit stays closed until the window holds this many results. A number larger than the window means "
+        "the window's size.",
+    )
+    breaker_open_s: int = setting(
+        "COUPON_BREAKER_OPEN_S",
+        "5",
+        parsers.Integer(1, 3_600),
+        "An open circuit refuses all attempts for this many seconds. Then it is half-open.",
+    )
+    breaker_half_open_calls: int = setting(
+        "COUPON_BREAKER_HALF_OPEN_CALLS",
+        "10",
+        parsers.Integer(1, 1_000),
+        "A half-open circuit lets this many statements through. Their results decide whether it closes or opens again.",
+    )
+    breaker_slow_ms: int = setting(
+        "COUPON_BREAKER_SLOW_MS",
+        "0",
+        parsers.Integer(0, 60_000),
+        "A statement that takes longer than this is slow, in milliseconds. `0` means that none is.",
+    )
+    breaker_slow_rate: int = setting(
+        "COUPON_BREAKER_SLOW_RATE",
+        "100",
+        parsers.Integer(1, 100),
+        "The circuit opens when this share of the window was slow, in percent.",
+    )
+    # Notifications
     notify_channels: tuple[str, ...] = setting(
-        "COUPON_NOTIFY_CHANNELS", "file", values.channels, "Channels that every notification goes to, comma-separated."
+        "COUPON_NOTIFY_CHANNELS",
+        "file",
+        parsers.channels,
+        "Every notification goes to each of these [channels](#channels), comma-separated: `file`, `email`, `webhook`.",
     )
     notify_dir: Path = setting(
-        "COUPON_NOTIFY_DIR", "var/notifications", Path, "Directory in which the file channel leaves its messages."
+        "COUPON_NOTIFY_DIR",
+        "var/notifications",
+        Path,
+        "The `file` channel writes its messages into this directory.",
     )
     notify_lease_s: int = setting(
         "COUPON_NOTIFY_LEASE_S",
         "30",
-        values.integer(1, 3600),
-        "Seconds after which a notification that was handed to RQ, but not sent, is handed over again.",
+        parsers.Integer(1, 3_600),
+        "A notification that was put on the queue but not sent is put there again after this many seconds. It must "
+        "be at least twice `COUPON_NOTIFY_TIMEOUT_S`.",
+    )
+    notify_timeout_s: int = setting(
+        "COUPON_NOTIFY_TIMEOUT_S",
+        "10",
+        parsers.Integer(1, 60),
+        "One try to deliver takes at most this long, in seconds.",
     )
     notify_tries: int = setting(
         "COUPON_NOTIFY_TRIES",
         "20",
-        values.integer(1, 1000),
-        "Tries on one channel before a notification is a dead letter.",
+        parsers.Integer(1, 1_000),
+        "A notification that has failed this many times on a channel becomes a dead letter.",
     )
     notify_give_up_h: int = setting(
         "COUPON_NOTIFY_GIVE_UP_H",
         "24",
-        values.integer(1, 720),
-        "Hours after which a notification that fails is a dead letter, however few tries it had.",
+        parsers.Integer(1, 720),
+        "A notification that still fails after this many hours becomes a dead letter, however few tries it had.",
     )
     notify_keep_days: int = setting(
         "COUPON_NOTIFY_KEEP_DAYS",
         "30",
-        values.integer(0, 3650),
-        "Days after which what was sent goes into the archive.",
-    )
-    notify_timeout_s: int = setting(
-        "COUPON_NOTIFY_TIMEOUT_S", "10", values.integer(1, 60), "The most that one try may take, in seconds."
+        parsers.Integer(0, 3_650),
+        "The outbox row of a notification that was sent moves into the table `outbox_archive` after this many days.",
     )
     notify_concurrency: int = setting(
         "COUPON_NOTIFY_CONCURRENCY",
         "4",
-        values.integer(1, 64),
-        "Notifications that one worker process sends on one channel at once.",
+        parsers.Integer(1, 64),
+        "One worker process sends this many notifications on one channel at the same time.",
     )
     smtp_url: str = setting(
         "COUPON_SMTP_URL",
         "",
-        values.smtp_url,
-        "Mail server of the email channel: smtp:// (STARTTLS), smtps:// (TLS) or smtp+plain:// (neither).",
+        parsers.smtp_url,
+        "The `email` channel sends through this mail server, `scheme://[user:password@]host[:port]`: `smtp://` "
+        "starts in plain text and requires STARTTLS (port 587), `smtps://` uses TLS from the start (465), "
+        "`smtp+plain://` uses neither and takes no user (25).",
     )
-    email_from: str = setting("COUPON_EMAIL_FROM", "", values.email, "Address that e-mails come from.")
+    email_from: str = setting(
+        "COUPON_EMAIL_FROM",
+        "",
+        parsers.email,
+        "E-mails are sent from this address.",
+    )
     email_to: str = setting(
-        "COUPON_EMAIL_TO", "{user_id}", values.email_of_user, "Address of a holder; {user_id} is the token's sub."
+        "COUPON_EMAIL_TO",
+        "{user_id}",
+        parsers.email_of_user,
+        "A holder's e-mail address has this form; `{user_id}` stands for the token's `sub`.",
     )
     email_rate: str = setting(
-        "COUPON_EMAIL_RATE", "50/second", values.rate, "The most e-mails that one worker process sends."
+        "COUPON_EMAIL_RATE",
+        "50/second",
+        parsers.rate,
+        "One worker process sends e-mails at most this fast. See [rates of channels](#rates-of-channels).",
     )
     webhook_url: str = setting(
-        "COUPON_WEBHOOK_URL", "", values.webhook_url, "Where the webhook channel posts its events."
+        "COUPON_WEBHOOK_URL",
+        "",
+        parsers.webhook_url,
+        "The `webhook` channel posts its events to this URL, `https://…` or `http://…`.",
     )
     webhook_secrets: tuple[str, ...] = setting(
         "COUPON_WEBHOOK_SECRET",
         "",
-        values.webhook_secrets,
-        "Signs them: whsec_ and base64 of 24 to 64 bytes; several, to change it, are separated by spaces.",
+        parsers.webhook_secrets,
+        "The events are signed with this secret: `whsec_` and 24 to 64 bytes in base64. To replace it, set both, "
+        "the newest first, separated by a space; events then carry both signatures.",
     )
     webhook_rate: str = setting(
-        "COUPON_WEBHOOK_RATE", "350/second", values.rate, "The most events that one worker process posts."
+        "COUPON_WEBHOOK_RATE",
+        "350/second",
+        parsers.rate,
+        "One worker process posts events at most this fast. See [rates of channels](#rates-of-channels).",
     )
     webhook_private: bool = setting(
-        "COUPON_WEBHOOK_PRIVATE", "0", values.flag, "1 lets the webhook lead to addresses that are not public."
+        "COUPON_WEBHOOK_PRIVATE",
+        "0",
+        parsers.flag,
+        "With `1`, the webhook's host may have an address that is not public.",
+    )
+    # Time, metrics and logs
+    time_zone: zoneinfo.ZoneInfo = setting(
+        "COUPON_TIME_ZONE",
+        "Asia/Seoul",
+        parsers.time_zone,
+        "Pages and messages show times in this time zone, and commands read times without an offset in it.",
     )
     metrics_dir: Path = setting(
-        "COUPON_METRICS_DIR", "var/metrics", Path, "Directory that the web processes share to add up their metrics."
+        "COUPON_METRICS_DIR",
+        "var/metrics",
+        Path,
+        "The web processes add up their metrics in this directory. Its `*.db` files are removed at every start, so "
+        "each web server needs a directory of its own.",
     )
     worker_metrics_port: int = setting(
         "COUPON_WORKER_METRICS_PORT",
         "",
-        values.integer(1, 65535),
-        "Port of COUPON_HOST on which the worker shows its metrics; unset: nowhere.",
+        parsers.Integer(1, 65_535),
+        "The worker serves its metrics for Prometheus on this port of `COUPON_HOST`. Unset, it serves none.",
     )
     log_level: str = setting(
         "COUPON_LOG_LEVEL",
         "info",
-        values.one_of("debug", "info", "warning", "error"),
-        "Least severe level that is logged.",
+        parsers.one_of("debug", "info", "warning", "error"),
+        "Messages below this level are not logged: `debug`, `info`, `warning` or `error`.",
     )
 
     def __post_init__(self) -> None:
@@ -272,33 +414,33 @@ class Settings:
             raise ConfigurationError("COUPON_DEMO_LOGIN: needs COUPON_JWT_SECRET, because it signs tokens")
 
     def require(self, *names: str) -> None:
-        """Stop where a setting that this command needs is unset.
+        """Check that settings are set.
 
         Args:
             names: attribute names of this class, such as `database_url`.
 
         Raises:
-            ConfigurationError: naming the environment variable.
+            ConfigurationError: one is not; the message names its environment variable.
         """
         for name in names:
             if not getattr(self, name):
                 raise ConfigurationError(f"{env_name(name)} is not set")
 
     def require_for_web(self) -> None:
-        """Stop where something is unset that the web server cannot do without.
+        """Check that everything is set that the web server needs.
 
         Raises:
-            ConfigurationError: naming the environment variable.
+            ConfigurationError: something is not; the message names its environment variable.
         """
         self.require("database_url", "redis_url", "secret_key")
         if not self.jwt_secret and not self.jwt_jwks:
             raise ConfigurationError("COUPON_JWT_SECRET or COUPON_JWT_JWKS must be set: who may sign tokens?")
 
     def require_for_worker(self) -> None:
-        """Stop where something is unset that the notification worker cannot do without.
+        """Check that everything is set that the notification worker needs.
 
         Raises:
-            ConfigurationError: naming the environment variable.
+            ConfigurationError: something is not; the message names its environment variable.
         """
         self.require("database_url")
         if self.notify_lease_s < 2 * self.notify_timeout_s:
@@ -315,24 +457,24 @@ class Settings:
 
     @property
     def queue_url(self) -> str:
-        """The Redis on which RQ keeps its queue."""
+        """Address of the Redis on which RQ keeps its queue."""
         return self.rq_url or self.redis_url
 
 
 def specs() -> tuple[Field[Any], ...]:
-    """All settings as declared; `metadata` holds `env`, `default`, `parse` and `help`."""
+    """Return all settings as declared; each `metadata` holds `env`, `default`, `parse` and `help`."""
     return fields(Settings)
 
 
 def make_directory(settings: Settings, name: str) -> Path:
-    """Make the directory that a setting names.
+    """Create the directory that a setting names, unless it exists.
 
     Args:
-        settings: where to look.
+        settings: all settings.
         name: an attribute such as `notify_dir`.
 
     Raises:
-        ConfigurationError: it cannot be made or written to.
+        ConfigurationError: the directory cannot be created or written to.
     """
     path: Path = getattr(settings, name)
     try:
@@ -345,42 +487,39 @@ def make_directory(settings: Settings, name: str) -> Path:
 
 
 def environ_with(**more: str) -> dict[str, str]:
-    """This process's environment and more, for a child."""
+    """Return this process's environment plus some variables, for a child process."""
     return {**os.environ, **more}
 
 
 def env_name(attribute: str) -> str:
-    """The environment variable of a `Settings` attribute."""
+    """Return the environment variable of a `Settings` attribute."""
     return next(str(spec.metadata["env"]) for spec in specs() if spec.name == attribute)
 
 
-def load(environ: Mapping[str, str] | None = None, **overrides: str) -> Settings:
+def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read and check all settings.
 
     Args:
-        environ: variables by name; the process's environment, filled up from
-            `var/local.env`, when left out.
-        overrides: texts by attribute name, which win over the environment.
+        environ: variables by name; left out, the process's environment with the gaps filled from
+            `var/local.env`.
 
     Raises:
         ConfigurationError: a value does not pass its check, or a `_FILE` cannot be read.
     """
     if environ is None:
         environ = _with_local_servers(os.environ)
-    found: dict[str, Any] = {}
-    for spec in specs():
-        env = str(spec.metadata["env"])
-        raw = overrides.get(spec.name) or _raw_value(env, environ)
-        if not raw and not (default := str(spec.metadata["default"])):
-            found[spec.name] = ""
-            continue
-        try:
-            found[spec.name] = spec.metadata["parse"](raw or default)
-        except ValueError as error:
-            # A secret's text must not reach a log.
-            shown = "" if "SECRET" in env or "URL" in env else f" (is {raw!r})"
-            raise ConfigurationError(f"{env} {error}{shown}") from error
-    return Settings(**found)
+    return Settings(**{spec.name: _value(spec.metadata, environ) for spec in specs()})
+
+
+def _value(declared: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+    env: str = declared["env"]
+    raw = _raw_value(env, environ) or declared["default"]
+    try:
+        return declared["parse"](raw) if raw else ""
+    except ValueError as error:
+        # A secret must not reach a log.
+        shown = "" if "SECRET" in env or "URL" in env else f" (is {raw!r})"
+        raise ConfigurationError(f"{env} {error}{shown}") from error
 
 
 def _raw_value(env: str, environ: Mapping[str, str]) -> str:
