@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from flask.cli import AppGroup
 
-from couponapp.cli.output import ID, as_text, json_option, one_line_errors, operator_pool, print_json
+from couponapp.cli.output import ID, json_option, one_line_errors, operator_pool, print_json, print_rows
 from couponapp.config import settings
 from couponapp.notifying import dead_letters
 
@@ -24,21 +24,7 @@ all_letters = click.option("--all", "everything", is_flag=True, help="All dead l
 @one_line_errors
 def dead(limit: int, json_output: bool) -> None:
     """Print the dead letters, oldest first, each with its reason."""
-    text = as_text()
-    rows = [
-        {name: value if value is None else text(value) for name, value in row.items()}
-        for row in dead_letters.oldest(operator_pool(), limit=limit)
-    ]
-    if json_output:
-        print_json(rows)
-        return
-    for row in rows:
-        click.echo(
-            f"{row['id']}  {row['channel']}  {row['kind']}  coupon {row['coupon_id']}  issuance {row['issuance_id']}"
-            f"  {row['user_id']}  {row['dead_at']}  {row['tries']} tries  {row['reason']}"
-        )
-    if not rows:
-        click.echo("no dead letters")
+    print_rows(dead_letters.oldest(operator_pool(), limit=limit), json_output, empty="no dead letters")
 
 
 @notification_commands.command()
