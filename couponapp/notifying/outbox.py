@@ -10,7 +10,7 @@ from couponapp.storage.pool import Pool
 
 @dataclass(frozen=True)
 class Notification:
-    """What a holder is told about one issuance.
+    """The facts of one notification.
 
     Attributes:
         outbox_id: id of its outbox row.

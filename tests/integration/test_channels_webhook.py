@@ -471,7 +471,7 @@ def test_a_closed_port_is_a_temporary_failure(channel: Make) -> None:
 
 @pytest.fixture
 def over_tls(tmp_path: Path) -> Iterator[Receiver]:
-    """A receiver with a certificate that nobody has signed."""
+    """A receiver with a self-signed certificate."""
     server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_tls.load_cert_chain(certificate(tmp_path))
     with running_receiver(tls=server_tls) as receiver:

@@ -1,4 +1,4 @@
-"""Tells public IP addresses from others."""
+"""Distinguishes public IP addresses from others."""
 
 from __future__ import annotations
 
