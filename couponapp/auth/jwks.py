@@ -1,4 +1,7 @@
-"""A key set (JWKS, RFC 7517) that a background thread keeps fresh."""
+"""A key set (JWKS, RFC 7517), refreshed by a background thread.
+
+In a web process under gevent this thread is a greenlet.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +22,24 @@ from couponapp.errors import ConfigurationError, Unauthenticated, Unavailable
 log = logging.getLogger(__name__)
 
 KEY_SET_ALGORITHMS = ["RS256", "ES256", "EdDSA"]
-# Which type of key each algorithm takes (RFC 7518, RFC 8037). A key set is asked by algorithm,
-# so that a token cannot choose how its key is understood.
+# The key type of each algorithm (RFC 7518, RFC 8037). Keys are looked up by type too, so that a token
+# cannot choose how its key is interpreted.
 KEY_TYPE = {"RS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
 
 REFRESH_EVERY_S = 300.0
-# An unknown key id may mean that the shop has rotated its keys: worth a look, but not one for
-# every request that an attacker sends.
+# An unknown key id may mean that the shop has rotated its keys. The gap keeps an attacker from
+# triggering a refresh with every request.
 MIN_REFRESH_GAP_S = 10.0
 UNKNOWN_KEY_WAIT_S = 0.15
 FETCH_TIMEOUT_S = 3.0
 MAX_KEY_SET_BYTES = 256 * 1024
 CHUNK_BYTES = 16 * 1024
-# What reading one can raise. Whatever a key server answers, the refreshing thread must live on.
-_NO_KEY_SET = (OSError, ValueError, RecursionError, http.client.HTTPException)
+# What reading a key set can raise. None of it may end the refreshing thread.
+_READ_ERRORS = (OSError, ValueError, RecursionError, http.client.HTTPException)
 
 
 class KeySet:
-    """A JWKS (RFC 7517) from a file or URL, cached."""
+    """The keys of a JWKS file or URL, kept in memory."""
 
     def __init__(self, source: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Read the keys once; later refreshes happen in the background.
@@ -46,41 +49,39 @@ class KeySet:
             clock: monotonic, in seconds.
 
         Raises:
-            ConfigurationError: a file that cannot be read or is no key set. A URL that does not
-                answer at start is tried again in the background.
+            ConfigurationError: the file cannot be read or is not a key set. A URL that does not
+                answer is tried again in the background.
         """
         self._source = source
         self._clock = clock
         self._keys: Mapping[tuple[str | None, str], Any] = {}
         self.key_version = 0
-        self._wanted = threading.Event()
-        self._refreshed = threading.Condition()
-        self._refreshing = False
+        self._changed = threading.Condition()
+        self._refreshing = False  # requested or under way
         self._next_refresh_s = clock() + MIN_REFRESH_GAP_S
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
         try:
             self._keys = self._read()
-        except _NO_KEY_SET as error:
+        except _READ_ERRORS as error:
             if not _is_url(source):
                 raise ConfigurationError(f"COUPON_JWT_JWKS: cannot use {source}: {error}") from error
             log.warning("key set: %s does not answer (%s); trying again", source, error)
 
     def key(self, key_id: str | None, algorithm: str) -> Any:
-        """The key for an id and algorithm.
+        """Return the key with an id for an algorithm.
 
-        An unknown id wakes the background refresh and waits for it shortly; at most one refresh
-        runs in `MIN_REFRESH_GAP_S` seconds, and whoever comes in between is answered at once.
+        An unknown id requests a refresh and waits up to `UNKNOWN_KEY_WAIT_S` for it. There is at most
+        one such refresh in `MIN_REFRESH_GAP_S`; requests in between do not wait.
 
         Raises:
             Unauthenticated: there is no such key.
-            Unavailable: no key set has been read yet, so that nobody can be told from anybody.
+            Unavailable: no key set has been read yet, so no token can be verified.
         """
-        self._ensure_thread()
         wanted = (key_id, KEY_TYPE[algorithm])
-        if wanted not in self._keys and self._ask_for_refresh():
-            with self._refreshed:
-                self._refreshed.wait_for(lambda: wanted in self._keys or not self._refreshing, UNKNOWN_KEY_WAIT_S)
+        with self._changed:
+            self._ensure_thread()
+            if wanted not in self._keys and self._request_refresh():
+                self._changed.wait_for(lambda: wanted in self._keys or not self._refreshing, UNKNOWN_KEY_WAIT_S)
         try:
             return self._keys[wanted]
         except KeyError:
@@ -88,50 +89,46 @@ class KeySet:
                 raise Unavailable("no key set has been read yet") from None
             raise Unauthenticated() from None
 
-    def _ask_for_refresh(self) -> bool:
-        with self._lock:
-            if self._refreshing:
-                return True
-            if self._clock() < self._next_refresh_s:
-                return False
+    def _request_refresh(self) -> bool:
+        """Request a refresh unless the last one is too recent; return whether one is requested or under way."""
+        if not self._refreshing and self._clock() >= self._next_refresh_s:
             self._next_refresh_s = self._clock() + MIN_REFRESH_GAP_S
             self._refreshing = True
-        self._wanted.set()
-        return True
+            self._changed.notify_all()
+        return self._refreshing
 
     def _ensure_thread(self) -> None:
-        # At first use and not at construction: a thread does not survive gunicorn's fork.
+        # At first use and not on construction: a thread does not survive gunicorn's fork.
         if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._refresh_forever, name="key-set", daemon=True)
-                    self._thread.start()
+            self._thread = threading.Thread(target=self._refresh_forever, name="key-set", daemon=True)
+            self._thread.start()
 
     def _refresh_forever(self) -> None:
         while True:
-            self._wanted.wait(REFRESH_EVERY_S if self._keys else MIN_REFRESH_GAP_S)
-            self._wanted.clear()
+            with self._changed:
+                self._changed.wait_for(lambda: self._refreshing, REFRESH_EVERY_S if self._keys else MIN_REFRESH_GAP_S)
+                self._refreshing = True
             try:
                 self._keys = self._read()
                 self.key_version += 1
-            except _NO_KEY_SET as error:
+            except _READ_ERRORS as error:
                 log.warning("key set: keeping the old keys, %s: %s", self._source, error)
             finally:
-                with self._refreshed:
+                with self._changed:
                     self._refreshing = False
-                    self._refreshed.notify_all()
+                    self._changed.notify_all()
 
     def _read(self) -> Mapping[tuple[str | None, str], Any]:
         document = json.loads(self._read_bytes())
         if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
-            raise ValueError("not a key set: no list «keys»")
+            raise ValueError("not a key set: it has no list «keys»")
         return _parse_keys(document["keys"])
 
     def _read_bytes(self) -> bytes:
         if not _is_url(self._source):
             return Path(self._source).read_bytes()
         with urllib.request.urlopen(self._source, timeout=FETCH_TIMEOUT_S) as response:  # noqa: S310  # http(s): see _is_url
-            # The time-out is per read: a server that sends a byte now and then needs a bound too.
+            # The timeout applies to each read: a server that sends a byte now and then needs a bound too.
             give_up_s, body = time.monotonic() + FETCH_TIMEOUT_S, b""
             while part := response.read1(CHUNK_BYTES):
                 body += part
@@ -145,8 +142,8 @@ class KeySet:
 def _parse_keys(entries: list[Any]) -> dict[tuple[str | None, str], Any]:
     keys: dict[tuple[str | None, str], Any] = {}
     for entry in entries:
-        # A set may hold keys for other purposes and of types that are not ours; a shared
-        # secret («oct») in a public key set would be a mistake and is not taken either.
+        # A set may also hold keys for other purposes and of other types. A shared secret («oct») in a
+        # public key set is a mistake and is skipped like them.
         if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
             continue
         algorithm = next((a for a, kty in KEY_TYPE.items() if kty == entry.get("kty")), None)

@@ -1,115 +1,118 @@
-"""Bearer tokens (JWT, RFC 7519): who signed one, and for whom."""
+"""Bearer tokens (JWT, RFC 7519): verify who signed one and for which user; sign our own."""
 
 from __future__ import annotations
 
-import binascii
-import hmac
-import re
 import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import jwt
-from jwt.algorithms import HMACAlgorithm
-from jwt.api_jws import PyJWS
-from jwt.utils import force_bytes
 
 from couponapp.auth.jwks import KEY_SET_ALGORITHMS, KeySet
 from couponapp.config.settings import Settings
-from couponapp.errors import Unauthenticated
+from couponapp.errors import ConfigurationError, Unauthenticated
 
 MAX_SUBJECT_LENGTH = 128
 MAX_TOKEN_LENGTH = 8 * 1024
-LEEWAY_S = 5  # clocks of the shop and ours may differ a little
-
-HMAC_ALGORITHMS = ["HS256"]
-
-
-# A customer's clicks and page loads bring the same token again and again; verifying it takes as long
-# as all other checks of an attempt together. At some 400 bytes each.
-MAX_REMEMBERED = 20_000
+LEEWAY_S = 5  # the clocks of the shop and of this machine may differ this much
+HMAC_ALGORITHM = "HS256"
+# Each takes about 400 bytes.
+MAX_CACHED_TOKENS = 20_000
 
 
 class Verified(NamedTuple):
-    """What a token has turned out to say."""
+    """What a verified token says: its user, and when it expires, in seconds since 1970."""
 
     user_id: str
     expires_s: int
 
 
 class Verifier(Protocol):
-    """Tells whose token it is."""
+    """Verifies tokens with the current keys."""
 
     @property
     def key_version(self) -> int:
-        """Changes with the keys."""
+        """A number that changes whenever the keys change."""
 
     def verify(self, token: str) -> Verified:
-        """Whom a token speaks for, and until when; raises Unauthenticated."""
+        """Return what a token says.
+
+        Raises:
+            Unauthenticated: the token is not valid.
+        """
 
 
 class CachingVerifier:
-    """Verifies each token once, as long as the keys stay the same and the token has not expired."""
+    """Verifies each token once, until it expires or the keys change.
+
+    Clients send the same token with every request, and verifying one takes a tenth of the computing
+    time of a refused attempt (docs/decisions/0029).
+    """
 
     def __init__(self, verifier: Verifier, *, clock: Callable[[], float] = time.time) -> None:
-        """Remember nothing yet.
+        """Start with an empty cache.
 
         Args:
-            verifier: asked for what is not remembered. A refusal is never remembered.
+            verifier: verifies tokens that are not cached. A refusal is not cached.
             clock: the time of day, in seconds since 1970.
         """
         self._verifier = verifier
         self._clock = clock
-        self._remembered = lru_cache(maxsize=MAX_REMEMBERED)(self._verify)
+        self._verify_cached = lru_cache(maxsize=MAX_CACHED_TOKENS)(self._verify)
 
     def verify(self, token: str) -> str:
-        """The user that a token speaks for; raises Unauthenticated."""
-        verified = self._remembered(token, self._verifier.key_version)
+        """Return the user that a token identifies.
+
+        Raises:
+            Unauthenticated: the token is not valid.
+            couponapp.errors.Unavailable: no key set has been read yet.
+        """
+        if len(token) > MAX_TOKEN_LENGTH:  # neither worth parsing nor caching
+            raise Unauthenticated()
+        verified = self._verify_cached(token, self._verifier.key_version)
         if verified.expires_s <= self._clock() - LEEWAY_S:
             raise Unauthenticated()
         return verified.user_id
 
     def _verify(self, token: str, key_version: int) -> Verified:
-        # With the generation that was current before: keys that change meanwhile make it worthless.
+        # The key version was read before: if the keys change meanwhile, this entry is never used again.
         return self._verifier.verify(token)
 
 
 class ExpectedClaims:
-    """What a token must say besides being signed."""
+    """The claims that a token must have besides a valid signature."""
 
     def __init__(self, *, audience: str, issuer: str) -> None:
-        """Keep the expectations.
+        """Set the expected values.
 
         Args:
-            audience: must be among the token's.
-            issuer: must be the token's; empty for any.
+            audience: must be among the token's audiences.
+            issuer: must be the token's issuer; empty: any.
         """
-        # When a token was issued is no reason to refuse it (RFC 7519, 4.1.6; `nbf` would be one): where this
-        # machine's clock is behind, everybody who has just logged in would be sent away.
         self._options: dict[str, Any] = {
             "require": ["exp", "aud", "sub"],
+            # RFC 7519, 4.1.6 gives no reason to refuse a token because of `iat` (`nbf` does). If this machine's
+            # clock were behind, every user who has just logged in would be refused.
             "verify_iat": False,
             "verify_sub": False,  # `check_subject` is stricter
             "verify_jti": False,
             "verify_iss": bool(issuer),
         }
-        self._library = jwt.PyJWT()
-        self._library._jws = _Signatures()
         self._audience = audience
         self._issuer = issuer or None
 
-    def decode(self, token: str, key: Any, algorithms: list[str]) -> Verified:
-        """What a token says that was signed with this key by one of these algorithms.
+    def decode(self, token: str, key: Any, algorithm: str) -> Verified:
+        """Return what a token says that must be signed with this key by this algorithm.
 
         Raises:
-            Unauthenticated: for whatever reason; the answer does not tell an attacker which.
+            Unauthenticated: the token is not valid. The error never says why, so that it does not help an attacker.
         """
         try:
-            claims = self._library.decode(
+            claims = jwt.decode(
                 token,
                 key,
-                algorithms=algorithms,
+                algorithms=[algorithm],
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=LEEWAY_S,
@@ -120,80 +123,50 @@ class ExpectedClaims:
         return Verified(check_subject(claims.get("sub")), int(claims["exp"]))
 
 
-class _Signatures(PyJWS):
-    """Reads what is written as it should be at once; PyJWT looks at each character by itself.
-
-    That takes as long as all its other checks together. Whatever is not written as it should be, it
-    still sees and refuses.
-    """
-
-    @staticmethod
-    def _decode_base64url_segment(segment: bytes, name: str) -> bytes:
-        if _IS_BASE64URL(segment) and len(segment) % 4 != 1:
-            decoded = binascii.a2b_base64(segment.translate(_TO_BASE64) + b"==")
-            # Bits beyond the last octet must be zero, or one token could be written in several ways.
-            if binascii.b2a_base64(decoded, newline=False).translate(_FROM_BASE64).rstrip(b"=") == segment:
-                return decoded
-        return PyJWS._decode_base64url_segment(segment, name)
-
-
-_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
-_FROM_BASE64 = bytes.maketrans(b"+/", b"-_")
-_IS_BASE64URL = re.compile(rb"[A-Za-z0-9_-]*").fullmatch
-
-
 def check_subject(subject: object) -> str:
-    """A user id as the contract has it: 1 to 128 printable characters.
+    """Return a user id if it is valid: 1 to 128 printable characters.
 
     Raises:
-        Unauthenticated: it is something else.
+        Unauthenticated: it is not.
     """
     if not isinstance(subject, str) or not 1 <= len(subject) <= MAX_SUBJECT_LENGTH or not subject.isprintable():
         raise Unauthenticated()
     return subject
 
 
-class _Prepared(HMACAlgorithm):
-    """Takes the secret as it is; PyJWT would look with every token whether it is long enough, or a public key.
-
-    The settings have looked at its length, and nobody's public key is a secret.
-    """
-
-    def __init__(self, secret: bytes) -> None:
-        super().__init__(HMACAlgorithm.SHA256)
-        self._keyed = hmac.new(secret, digestmod="sha256")
-
-    def prepare_key(self, key: str | bytes) -> bytes:
-        return force_bytes(key)
-
-    def check_key_length(self, key: bytes) -> None:
-        return None
-
-    def sign(self, msg: bytes, key: bytes) -> bytes:
-        of_token = self._keyed.copy()  # has the key in it already
-        of_token.update(msg)
-        return of_token.digest()
-
-
 class SecretVerifier:
-    """HS256 with a shared secret."""
+    """Verifies HS256 tokens with a shared secret."""
 
-    key_version = 0  # there is one key
+    key_version = 0  # the secret never changes while the process runs
 
     def __init__(self, secret: str, claims: ExpectedClaims) -> None:
-        octets = jwt.utils.base64url_encode(secret.encode()).decode()
-        self._key = jwt.PyJWK({"kty": "oct", "k": octets}, "HS256")
-        self._key.Algorithm = _Prepared(secret.encode())
+        """Check the secret.
+
+        Args:
+            secret: the shared secret.
+            claims: what each token must say.
+
+        Raises:
+            ConfigurationError: the secret is a public key in PEM or SSH format, which anybody may know.
+        """
+        try:
+            jwt.get_algorithm_by_name(HMAC_ALGORITHM).prepare_key(secret)
+        except jwt.InvalidKeyError:
+            raise ConfigurationError("COUPON_JWT_SECRET is a public key; COUPON_JWT_JWKS takes key sets") from None
+        self._secret = secret
         self._claims = claims
 
     def verify(self, token: str) -> Verified:
-        """Whom a token speaks for, and until when; raises Unauthenticated."""
-        _check_length(token)
-        return self._claims.decode(token, self._key, HMAC_ALGORITHMS)
+        """Return what a token says.
+
+        Raises:
+            Unauthenticated: the token is not valid.
+        """
+        return self._claims.decode(token, self._secret, HMAC_ALGORITHM)
 
 
 class KeySetVerifier:
-    """RS256, ES256 and EdDSA with a key set that a background thread keeps fresh."""
+    """Verifies RS256, ES256 and EdDSA tokens with a key set."""
 
     def __init__(self, key_set: KeySet, claims: ExpectedClaims) -> None:
         self._key_set = key_set
@@ -201,12 +174,16 @@ class KeySetVerifier:
 
     @property
     def key_version(self) -> int:
-        """Changes when the key set has been read anew."""
+        """The key set's version."""
         return self._key_set.key_version
 
     def verify(self, token: str) -> Verified:
-        """Whom a token speaks for, and until when; raises Unauthenticated."""
-        _check_length(token)
+        """Return what a token says.
+
+        Raises:
+            Unauthenticated: the token is not valid.
+            couponapp.errors.Unavailable: no key set has been read yet.
+        """
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError) as error:
@@ -214,17 +191,15 @@ class KeySetVerifier:
         algorithm, key_id = header.get("alg"), header.get("kid")
         if algorithm not in KEY_SET_ALGORITHMS or not isinstance(key_id, str | None):
             raise Unauthenticated()
-        key = self._key_set.key(key_id, algorithm)
-        return self._claims.decode(token, key, [algorithm])
-
-
-def _check_length(token: str) -> None:
-    if len(token) > MAX_TOKEN_LENGTH:
-        raise Unauthenticated()
+        return self._claims.decode(token, self._key_set.key(key_id, algorithm), algorithm)
 
 
 def verifier(settings: Settings) -> CachingVerifier:
-    """The verifier that the settings ask for."""
+    """Return the verifier that the settings select.
+
+    Raises:
+        ConfigurationError: the key set's file cannot be used, or the secret is a public key.
+    """
     claims = ExpectedClaims(audience=settings.jwt_audience, issuer=settings.jwt_issuer)
     if settings.jwt_jwks:
         return CachingVerifier(KeySetVerifier(KeySet(settings.jwt_jwks), claims))
@@ -232,17 +207,17 @@ def verifier(settings: Settings) -> CachingVerifier:
 
 
 def sign(settings: Settings, user_id: str, *, ttl_s: int, role: str = "") -> str:
-    """A token for a user, signed with the shared secret.
+    """Return a token for a user, signed with the shared secret.
 
     Args:
         settings: with `jwt_secret`.
-        user_id: the `sub`.
-        ttl_s: seconds until it expires.
+        user_id: the `sub` claim.
+        ttl_s: seconds until the token expires.
         role: the `role` claim; empty for none.
 
     Raises:
         ConfigurationError: there is no shared secret.
-        Unauthenticated: the user id is not one.
+        Unauthenticated: the user id is not valid.
     """
     settings.require("jwt_secret")
     check_subject(user_id)
@@ -252,4 +227,4 @@ def sign(settings: Settings, user_id: str, *, ttl_s: int, role: str = "") -> str
         claims["iss"] = settings.jwt_issuer
     if role:
         claims["role"] = role
-    return jwt.encode(claims, settings.jwt_secret, algorithm="HS256")
+    return jwt.encode(claims, settings.jwt_secret, algorithm=HMAC_ALGORITHM)
