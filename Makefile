@@ -15,7 +15,7 @@ help: ## list the commands
 run: $(VENV)/.installed ## start everything: database, Redis, web, worker
 	@$(BIN)/python -m couponapp.local.run
 
-test: $(VENV)/.installed-dev $(VENV)/.installed-load ## run the tests against a real PostgreSQL and a real Redis
+test: $(VENV)/.installed-dev ## run the tests against a real PostgreSQL and a real Redis
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check format, lint, types, import rules
@@ -53,20 +53,17 @@ clean: ## remove the virtual environment and the local data
 		"from pathlib import Path; from couponapp.local.processes import end_orphans; end_orphans(Path('var/run'))"; fi
 	rm -rf $(VENV) var
 
+# Each file is complete, so that one pip run is enough: requirements-dev.txt contains requirements-load.txt, which
+# contains requirements.txt. Installing a larger file marks the smaller ones as installed too.
 $(VENV)/.installed: requirements.txt
+$(VENV)/.installed-load: requirements-load.txt
+$(VENV)/.installed-load: CONTAINED = $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt
+$(VENV)/.installed-dev: CONTAINED = $(VENV)/.installed $(VENV)/.installed-load
+$(VENV)/.installed $(VENV)/.installed-load $(VENV)/.installed-dev:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
-	@echo "installing what the service needs into $(VENV) …"
+	@echo "installing $< into $(VENV) …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP_INSTALL) -r requirements.txt
-	@touch $@
-
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
-	@echo "installing what the tests need into $(VENV) …"
-	@$(PIP_INSTALL) -r requirements-dev.txt
-	@touch $@
-
-$(VENV)/.installed-load: $(VENV)/.installed requirements-load.txt
-	@echo "installing what draws the plots of a load run into $(VENV) …"
-	@$(PIP_INSTALL) -r requirements-load.txt
-	@touch $@
+	@$(PIP_INSTALL) -r $<
+	@touch $(CONTAINED) $@
