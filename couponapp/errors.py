@@ -1,14 +1,36 @@
-"""The one tree of errors.
+"""All errors of the service.
 
-Each class has a stable `code` (the API's `code`, see `couponapp.web.responses` for the HTTP
-status that goes with it) and its docstring is the default message.
+    CouponAppError
+    ├── ConfigurationError       the process cannot start
+    ├── InvalidRequest           the caller's mistakes and the answers «no»
+    ├── Unauthenticated
+    ├── CouponNotFound
+    ├── NotFound
+    ├── MessageNotFound
+    ├── RuleViolated
+    ├── TooManyRequests
+    ├── ConstraintViolated       a constraint of the database refused the statement
+    ├── ChannelFailed            a notification could not be delivered
+    └── Unavailable              not now: the API answers 503
+        ├── QueueFull
+        │   └── Overloaded
+        ├── PoolExhausted
+        ├── CircuitOpen
+        ├── DeadlineExceeded
+        ├── StatementTimedOut
+        ├── ConnectionLost
+        └── ServerTrouble
+
+Each class has a stable `code`, which the API shows; `couponapp.web.responses` maps it to an HTTP
+status. The docstring is the default message. Errors of drivers and libraries are translated where
+they are raised, with their cause.
 """
 
 from __future__ import annotations
 
 
 class CouponAppError(Exception):
-    """Something went wrong."""
+    """An unexpected error occurred."""
 
     code = "INTERNAL_ERROR"
 
@@ -70,17 +92,17 @@ class TooManyRequests(CouponAppError):
 
 
 class Unavailable(CouponAppError):
-    """A part that this request needs does not answer in time."""
+    """A system that this request needs does not answer in time."""
 
     code = "SERVICE_UNAVAILABLE"
 
 
 class QueueFull(Unavailable):
-    """So many already wait that one more is refused at once."""
+    """The queue is full; the request is refused at once."""
 
 
 class Overloaded(QueueFull):
-    """More has come for a while than the process can serve, and this has waited too long already."""
+    """The process has been overloaded for a while, and this request has waited too long."""
 
 
 class PoolExhausted(Unavailable):
@@ -88,11 +110,11 @@ class PoolExhausted(Unavailable):
 
 
 class CircuitOpen(Unavailable):
-    """The circuit breaker is open: too many attempts have failed lately."""
+    """The circuit breaker is open, because too many recent calls have failed."""
 
 
 class DeadlineExceeded(Unavailable):
-    """The time that a request may take is used up."""
+    """The request has reached its deadline."""
 
 
 class StatementTimedOut(Unavailable):
@@ -100,15 +122,15 @@ class StatementTimedOut(Unavailable):
 
 
 class ConnectionLost(Unavailable):
-    """The connection to PostgreSQL broke; whether the statement took effect is unknown."""
+    """The connection to PostgreSQL broke; it is unknown whether the statement took effect."""
 
 
 class ServerTrouble(Unavailable):
-    """PostgreSQL says that it cannot serve now."""
+    """PostgreSQL reports that it cannot serve requests now."""
 
 
 class ConstraintViolated(CouponAppError):
-    """A constraint of the database refused the statement, which left no trace."""
+    """A database constraint refused the statement, which had no effect."""
 
     code = "CONSTRAINT_VIOLATED"
 
@@ -123,12 +145,12 @@ class ChannelFailed(CouponAppError):
     code = "CHANNEL_FAILED"
 
     def __init__(self, message: str, *, permanent: bool = False, retry_after_s: float | None = None) -> None:
-        """Tell what was wrong, and whether it makes sense to try again.
+        """Set what was wrong, and whether another try makes sense.
 
         Args:
             message: for the log and the dead letter.
-            permanent: the channel will never accept this message.
-            retry_after_s: how long the channel asks to be left alone, with all messages, in seconds.
+            permanent: the channel will never accept this notification.
+            retry_after_s: how long the channel asks for a pause of all notifications, in seconds.
         """
         super().__init__(message)
         self.permanent = permanent

@@ -1,4 +1,4 @@
-"""TERM and Ctrl-C as something that a loop can ask."""
+"""TERM and Ctrl-C as a flag that a loop can check."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ POLL_S = 0.05
 
 
 class StopSignal:
-    """Set by a signal. A plain flag: `threading.Event.set` may hang in a handler that is interrupted."""
+    """A flag that signals set. Not a `threading.Event`: its `set` may deadlock in an interrupted handler."""
 
     def __init__(self, *numbers: signal.Signals) -> None:
-        """Listen from now on.
+        """Install the handlers.
 
         Args:
-            numbers: the signals that ask to stop.
+            numbers: the signals that set the flag.
         """
         self._set = False
         for number in numbers:
             signal.signal(number, self._handle)
 
     def is_set(self) -> bool:
-        """Somebody has asked to stop."""
+        """Return whether a signal has come."""
         return self._set
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until asked to stop, at most so many seconds; tells whether asked."""
+        """Wait for a signal, at most `timeout_s` seconds; return whether one has come."""
         give_up_s = time.monotonic() + timeout_s
         while not self._set and (left_s := give_up_s - time.monotonic()) > 0:
             time.sleep(min(POLL_S, left_s))
         return self._set
 
     def set(self) -> None:
-        """Ask to stop, as a signal does."""
+        """Set the flag, as a signal does."""
         self._set = True
 
     def _handle(self, *_: object) -> None:
