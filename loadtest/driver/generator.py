@@ -1,9 +1,9 @@
-"""Sends requests: by a plan (open loop), or as fast as the answers come (closed loop).
+"""Sends requests: by a plan (open loop), or as fast as the responses come (closed loop).
 
-In the open loop the times of arrival are planned ahead and latency counts from the planned moment:
-a server that stalls does not slow the plan down, and what waits meanwhile is not forgotten. One
-thread serves all connections of a loop, so a thousand that wait cost nothing; its own lateness is
-measured with every request. It wakes on whole milliseconds, so an idle loop is up to 1 ms late.
+In the open loop arrivals are planned ahead and latency counts from the planned moment: a server that
+stalls does not slow the plan down, and requests that wait meanwhile are counted. One thread serves
+all connections of a loop, so a thousand waiting ones cost nothing. Every request records how late the
+loop itself was. The loop wakes on whole milliseconds, so it is up to 1 ms late when idle.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 
-from loadtest.driver.http_client import HOST, TIMEOUT_S, Connection, Reply
+from loadtest.driver.http_client import HOST, NO_REPLY, TIMEOUT_S, HttpConnection, Reply
 from loadtest.driver.nonblocking_client import NonblockingConnection, resolve
 
 GAVE_UP = "GAVE_UP"
 NOT_SENT = "NOT_SENT"
 REPLAYED = "REPLAYED"
 _PROGRESS_S = 1.0
-# A connection that has lain idle for so long is not used again: a server lets go of it some time, ours
-# after 5 s, and a request that is on its way just then is lost.
+# A connection that has been idle for longer is not reused: a server may close it at any time, ours
+# after 5 s, and a request sent at that moment would be lost.
 IDLE_S = 3.0
 
 
@@ -34,14 +34,13 @@ class Arrival:
     """One planned request.
 
     Attributes:
-        at_s: when, in seconds from the start.
-        kind: what it is called in the report.
+        at_s: planned moment, in seconds from the start.
+        kind: name in the report.
         request: the bytes to send.
-        who: the user who asks, where it matters.
-        patience_s: after how many seconds the user closes the connection; as long as the loop's
-            time-out when left out.
-        key: the `Idempotency-Key` in it, where there is one.
-        attempt: 1 for the first, 2 for the same click once more, and so on.
+        who: the user, where it matters.
+        patience_s: after how many seconds the user closes the connection; the loop's time-out when None.
+        key: its `Idempotency-Key`; empty where it has none.
+        attempt: 1 for the first, 2 for the first retry, and so on.
     """
 
     at_s: float
@@ -55,23 +54,23 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a request; times in seconds, latency from the planned moment.
+    """How a request ended.
 
     Attributes:
-        at_s: the planned moment, from the start.
+        at_s: planned moment, in seconds from the start.
         kind: as planned.
-        latency_s: from the planned moment to the whole answer, or to giving up.
-        status: of HTTP; 0 where no answer came.
-        code: the answer's, but `REPLAYED` for what the same key got before; `NO_ANSWER`, `GAVE_UP` (the
-            user's patience ended) or `NOT_SENT` (no connection became free in time) where there was none.
-        who: the user who asked.
-        retry_after_s: what the answer said, where it did.
-        sent_s: when the request left, from the start; a connection to be made comes first.
-        late_s: how much later than planned the loop took it up. This is the generator's own
-            lateness; waiting for a connection is the server's and counts in the latency only.
-        issuance: the code of the coupon that the answer gave or showed, where it did.
+        latency_s: from the planned moment to the complete response, or to giving up.
+        status: HTTP status; 0 where no response came.
+        code: the response's code, or `REPLAYED` for a repeated response to the same key. Without a response:
+            `NO_ANSWER`, `GAVE_UP` (the user's patience ended) or `NOT_SENT` (no connection became free in time).
+        who: the user.
+        retry_after_s: the `Retry-After` header, where there was one.
+        sent_s: when the request left, in seconds from the start; after connecting, where that was needed.
+        late_s: how much later than planned the loop took it up. This is the generator's own lateness;
+            waiting for a connection is the server's, and counts in the latency only.
+        issuance: the code of the issuance that the response showed, where it did.
         attempt: as planned.
-        key: likewise.
+        key: as planned.
     """
 
     at_s: float
@@ -89,7 +88,7 @@ class Result:
 
     @property
     def answered_s(self) -> float:
-        """When it was answered, or given up, in seconds from the start."""
+        """When the response came, or the user gave up, in seconds from the start."""
         return self.at_s + self.latency_s
 
 
@@ -107,19 +106,18 @@ def open_loop(
     host: str = HOST,
     again: Again = lambda arrival, result: None,
 ) -> list[Result]:
-    """Send every arrival at its time.
+    """Send every arrival at its planned moment.
 
     Args:
         port: of the server.
-        plan: in the order of time.
-        clients: connections; with too few of them requests leave late, which the latency shows.
-        progress: told every second how many have been answered.
+        plan: ordered by time.
+        clients: number of connections. With too few, requests leave late, which the latency shows.
+        progress: called every second with the number of results so far.
         start_s: when the plan begins, by `time.perf_counter`, which all processes of a machine
-            share; now when left out.
-        timeout_s: how long a client waits for an answer, and a request for a connection.
+            share; now when None.
+        timeout_s: how long a client waits for a response, and a request for a connection.
         host: of the server.
-        again: what the user does about a result: another arrival, or nothing. It must come to an
-            end by itself.
+        again: returns the user's retry after a result, or None. It must stop at some point.
     """
     loop = _Loop(plan, clients, timeout_s, again, start_s=time.perf_counter() if start_s is None else start_s)
     return loop.run(host, port, progress)
@@ -127,11 +125,11 @@ def open_loop(
 
 @dataclass(slots=True)
 class _Flight:
-    """A request under way."""
+    """A request that has been assigned to a connection and not answered yet."""
 
     arrival: Arrival
     late_s: float
-    wire: NonblockingConnection
+    connection: NonblockingConnection
     sent_s: float = 0.0
     done: bool = False
 
@@ -148,26 +146,26 @@ class _Loop:
         self._due = [(arrival.at_s, next(self._numbers), arrival) for arrival in plan]
         heapq.heapify(self._due)
         self._waiting: deque[tuple[Arrival, float]] = deque()
-        self._give_up: list[tuple[float, int, _Flight]] = []
-        self._under_way: dict[NonblockingConnection, _Flight] = {}
-        self._idle: dict[NonblockingConnection, float] = {}  # and since when, the longest first
+        self._deadlines: list[tuple[float, int, _Flight]] = []
+        self._in_flight: dict[NonblockingConnection, _Flight] = {}
+        self._idle: dict[NonblockingConnection, float] = {}  # since when, longest first
         self._results: list[Result] = []
 
     def run(self, host: str, port: int, progress: Callable[[int], None]) -> list[Result]:
         self._family, self._address = resolve(host, port)
-        told_s = self._now_s()
+        reported_s = self._now_s()
         with selectors.DefaultSelector() as self._selector:
-            while self._due or self._waiting or self._under_way:
-                self._let_go_of_what_lies_idle()
-                self._take_up_what_is_due()
-                self._end_what_waits_too_long()
+            while self._due or self._waiting or self._in_flight:
+                self._close_idle()
+                self._take_up_due()
+                self._expire()
                 for key, events in self._selector.select(self._pause_s()):
-                    self._serve(key.data, events)
-                if self._now_s() - told_s >= _PROGRESS_S:
-                    told_s = self._now_s()
+                    self._handle(key.data, events)
+                if self._now_s() - reported_s >= _PROGRESS_S:
+                    reported_s = self._now_s()
                     progress(len(self._results))
-            for wire in self._idle:
-                wire.close()
+            for connection in self._idle:
+                connection.close()
         progress(len(self._results))
         return self._results
 
@@ -175,101 +173,100 @@ class _Loop:
         return time.perf_counter() - self._start_s
 
     def _pause_s(self) -> float:
-        """Until the next thing that comes by the clock."""
-        moments = [heap[0][0] for heap in (self._due, self._give_up) if heap]
+        """Return the seconds until the next arrival or deadline."""
+        moments = [heap[0][0] for heap in (self._due, self._deadlines) if heap]
         return min(_PROGRESS_S, max(0.0, min(moments, default=0.0) - self._now_s()))
 
-    def _take_up_what_is_due(self) -> None:
+    def _close_idle(self) -> None:
+        while self._idle:
+            connection, since_s = next(iter(self._idle.items()))
+            if self._now_s() - since_s <= IDLE_S:
+                return
+            del self._idle[connection]
+            self._close(connection)
+
+    def _take_up_due(self) -> None:
         while self._due and self._due[0][0] <= (now_s := self._now_s()):
             at_s, _, arrival = heapq.heappop(self._due)
             self._waiting.append((arrival, now_s - at_s))
-        while self._waiting and (self._idle or len(self._under_way) < self._clients):
+        while self._waiting and (self._idle or len(self._in_flight) < self._clients):
             self._send(*self._waiting.popleft())
 
-    def _let_go_of_what_lies_idle(self) -> None:
-        while self._idle:
-            wire, since_s = next(iter(self._idle.items()))
-            if self._now_s() - since_s <= IDLE_S:
+    def _expire(self) -> None:
+        """Give up requests that have waited too long for a response, or for a connection."""
+        while self._deadlines and (self._deadlines[0][2].done or self._deadlines[0][0] <= self._now_s()):
+            flight = heapq.heappop(self._deadlines)[2]
+            if not flight.done:
+                self._end(flight, NO_REPLY, GAVE_UP if flight.arrival.patience_s is not None else "")
+        while self._waiting:
+            arrival, late_s = self._waiting[0]
+            patience_s = self._timeout_s if arrival.patience_s is None else min(self._timeout_s, arrival.patience_s)
+            if self._now_s() - arrival.at_s <= patience_s:
                 return
-            del self._idle[wire]
-            self._drop(wire)
+            self._waiting.popleft()
+            self._record(arrival, late_s, NO_REPLY, NOT_SENT)
 
     def _send(self, arrival: Arrival, late_s: float) -> None:
+        is_new = not self._idle
         try:
-            wire, is_new = (
-                (self._idle.popitem()[0], False)
-                if self._idle
-                else (NonblockingConnection(self._family, self._address), True)
-            )
+            connection = NonblockingConnection(self._family, self._address) if is_new else self._idle.popitem()[0]
         except OSError:
-            self._tell(arrival, late_s, Reply(0, b""))
+            self._record(arrival, late_s, NO_REPLY)
             return
-        flight = self._under_way[wire] = _Flight(arrival, late_s, wire)
-        until_s = self._now_s() + self._timeout_s
+        flight = self._in_flight[connection] = _Flight(arrival, late_s, connection)
+        deadline_s = self._now_s() + self._timeout_s
         if arrival.patience_s is not None:
-            until_s = min(until_s, arrival.at_s + arrival.patience_s)
-        heapq.heappush(self._give_up, (until_s, next(self._numbers), flight))
-        wire.begin(arrival.request)
+            deadline_s = min(deadline_s, arrival.at_s + arrival.patience_s)
+        heapq.heappush(self._deadlines, (deadline_s, next(self._numbers), flight))
+        connection.begin(arrival.request)
         if is_new:
-            self._selector.register(wire.socket, selectors.EVENT_WRITE, wire)
+            self._selector.register(connection.socket, selectors.EVENT_WRITE, connection)
         else:
-            self._write(wire, flight)
+            self._write(flight)
 
-    def _serve(self, wire: NonblockingConnection, events: int) -> None:
-        flight = self._under_way.get(wire)
+    def _handle(self, connection: NonblockingConnection, events: int) -> None:
+        flight = self._in_flight.get(connection)
         if flight is None:
-            # The server has let go of it while it lay idle, as any server may; nothing was lost.
-            if wire in self._idle:
-                del self._idle[wire]
-                self._drop(wire)
+            # The server has closed an idle connection, as any server may; no request was lost.
+            if self._idle.pop(connection, None) is not None:
+                self._close(connection)
         elif events & selectors.EVENT_WRITE:
-            self._write(wire, flight)
+            self._write(flight)
         else:
-            self._read(wire, flight)
+            self._read(flight)
 
-    def _write(self, wire: NonblockingConnection, flight: _Flight) -> None:
+    def _write(self, flight: _Flight) -> None:
         try:
-            if wire.write():
+            is_sent = flight.connection.write()
+            if is_sent:
                 flight.sent_s = self._now_s()
-                self._selector.modify(wire.socket, selectors.EVENT_READ, wire)
-            else:
-                self._selector.modify(wire.socket, selectors.EVENT_WRITE, wire)
+            event = selectors.EVENT_READ if is_sent else selectors.EVENT_WRITE
+            self._selector.modify(flight.connection.socket, event, flight.connection)
         except OSError:
-            self._end(flight, Reply(0, b""))
+            self._end(flight, NO_REPLY)
 
-    def _read(self, wire: NonblockingConnection, flight: _Flight) -> None:
+    def _read(self, flight: _Flight) -> None:
         try:
-            reply = wire.read()
+            reply = flight.connection.read()
         except (OSError, ValueError):
-            reply = Reply(0, b"")
+            reply = NO_REPLY
         if reply is not None:
             self._end(flight, reply)
 
-    def _end_what_waits_too_long(self) -> None:
-        while self._give_up and (self._give_up[0][2].done or self._give_up[0][0] <= self._now_s()):
-            flight = heapq.heappop(self._give_up)[2]
-            if not flight.done:
-                self._end(flight, Reply(0, b""), GAVE_UP if flight.arrival.patience_s is not None else "")
-        while self._waiting and self._now_s() - self._waiting[0][0].at_s > self._patience_s(self._waiting[0][0]):
-            self._tell(*self._waiting.popleft(), Reply(0, b""), NOT_SENT)
-
-    def _patience_s(self, arrival: Arrival) -> float:
-        return self._timeout_s if arrival.patience_s is None else min(self._timeout_s, arrival.patience_s)
-
     def _end(self, flight: _Flight, reply: Reply, code: str = "") -> None:
         flight.done = True
-        del self._under_way[flight.wire]
-        if reply.status and flight.wire.keeps:
-            self._idle[flight.wire] = self._now_s()
+        del self._in_flight[flight.connection]
+        if reply.status and flight.connection.keeps:
+            self._idle[flight.connection] = self._now_s()
         else:
-            self._drop(flight.wire)
-        self._tell(flight.arrival, flight.late_s, reply, code, sent_s=flight.sent_s)
+            self._close(flight.connection)
+        self._record(flight.arrival, flight.late_s, reply, code, sent_s=flight.sent_s)
 
-    def _drop(self, wire: NonblockingConnection) -> None:
-        self._selector.unregister(wire.socket)
-        wire.close()
+    def _close(self, connection: NonblockingConnection) -> None:
+        self._selector.unregister(connection.socket)
+        connection.close()
 
-    def _tell(self, arrival: Arrival, late_s: float, reply: Reply, code: str = "", *, sent_s: float = 0.0) -> None:
+    def _record(self, arrival: Arrival, late_s: float, reply: Reply, code: str = "", *, sent_s: float = 0.0) -> None:
         result = Result(
             at_s=arrival.at_s,
             kind=arrival.kind,
@@ -285,33 +282,33 @@ class _Loop:
             key=arrival.key,
         )
         self._results.append(result)
-        if (following := self._again(arrival, result)) is not None:
-            heapq.heappush(self._due, (following.at_s, next(self._numbers), following))
+        if (retry := self._again(arrival, result)) is not None:
+            heapq.heappush(self._due, (retry.at_s, next(self._numbers), retry))
 
 
 def closed_loop(
     port: int, requests: Sequence[bytes], *, clients: int, seconds: float, again: bool = True
 ) -> tuple[float, set[int]]:
-    """Answers per second, and the statuses seen, with so many clients that never pause.
+    """Let some clients send without a pause; return responses per second, and the statuses seen.
 
     Args:
         port: on loopback.
         requests: taken in turn.
-        clients: connections.
-        seconds: for how long, at most.
-        again: when all are used up, begin with the first again; otherwise end.
+        clients: number of connections, with a thread each.
+        seconds: maximum length.
+        again: begin with the first request again when all are used up; otherwise end.
     """
     stop_s = time.perf_counter() + seconds
     statuses: set[int] = set()
 
     def client(number: int) -> int:
-        connection, count = Connection(port), 0
-        while time.perf_counter() < stop_s and (again or number + count * clients < len(requests)):
-            reply = connection.exchange(requests[(number + count * clients) % len(requests)])
+        connection, sent = HttpConnection(port), 0
+        while time.perf_counter() < stop_s and (again or number + sent * clients < len(requests)):
+            reply = connection.exchange(requests[(number + sent * clients) % len(requests)])
             statuses.add(reply.status)
-            count += 1
+            sent += 1
         connection.close()
-        return count
+        return sent
 
     began_s = time.perf_counter()
     with ThreadPoolExecutor(clients) as executor:

@@ -10,19 +10,26 @@ from dataclasses import dataclass
 
 HOST = "127.0.0.1"
 TIMEOUT_S = 30.0
+CHUNK_BYTES = 65_536
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back; status 0 where nothing did. The head is in small letters."""
+    """An HTTP response.
+
+    Attributes:
+        status: HTTP status; 0 where no response came.
+        body: decoded from chunks where it came in chunks.
+        head: status line and headers, in lower case.
+    """
 
     status: int
-    body: bytes
+    body: bytes = b""
     head: bytes = b""
 
     @property
     def code(self) -> str:
-        """The answer's `code`, or what stands in for it."""
+        """The response's `code`; `HTTP_<status>` where it has none, `NO_ANSWER` where no response came."""
         if not self.status:
             return "NO_ANSWER"
         try:
@@ -32,7 +39,7 @@ class Reply:
 
     @property
     def issuance(self) -> str:
-        """The code of the coupon that the answer gives or shows; empty where there is none."""
+        """The code of the issuance that the response shows; empty where it shows none."""
         if self.status not in (200, 201, 409):
             return ""
         try:
@@ -42,29 +49,37 @@ class Reply:
 
     @property
     def is_replay(self) -> bool:
-        """It gives once more what the same `Idempotency-Key` got before."""
+        """Whether it repeats the first response to the same `Idempotency-Key`."""
         return b"\r\nidempotency-replayed: true" in self.head
 
     @property
+    def closes(self) -> bool:
+        """Whether the server closes the connection after it."""
+        return b"\r\nconnection: close" in self.head
+
+    @property
     def retry_after_s(self) -> int | None:
-        """The answer's `Retry-After` in seconds, where it has one."""
+        """The `Retry-After` header in seconds, where there is one."""
         found = re.search(rb"\r\nretry-after: ([0-9]+)", self.head)
         return int(found[1]) if found else None
+
+
+NO_REPLY = Reply(0)
 
 
 def request_bytes(
     method: str, path: str, token: str = "", *, key: str = "", keep: bool = True, host: str = HOST, cookie: str = ""
 ) -> bytes:
-    """A request as it goes over the wire.
+    """Return a request as it goes over the network.
 
     Args:
         method: `GET` or `POST`.
         path: with its leading slash.
-        token: of the user who asks; none when left out.
-        key: the `Idempotency-Key`; none when left out.
-        keep: whether the connection may be used again.
-        host: the name of the server that is asked.
-        cookie: what a browser would send along, `name=value`; none when left out.
+        token: bearer token; none when empty.
+        key: `Idempotency-Key`; none when empty.
+        keep: keep the connection open afterwards.
+        host: value of the `Host` header.
+        cookie: `name=value`; none when empty.
     """
     headers = [f"Host: {host}"]
     headers += [f"Cookie: {cookie}"] if cookie else []
@@ -75,8 +90,50 @@ def request_bytes(
     return "\r\n".join([f"{method} {path} HTTP/1.1", *headers, "", ""]).encode()
 
 
-class Connection:
-    """One kept connection, made again when it breaks."""
+def take(received: bytearray, more: bytes) -> Reply | None:
+    """Add what was just received and return the response once it is complete.
+
+    Args:
+        received: what has come so far; grows.
+        more: what came now; empty where the server has closed the connection.
+
+    Raises:
+        OSError: closed before the response was complete.
+        ValueError: not HTTP/1.1.
+    """
+    received += more
+    reply = _parse(received, closed=not more)
+    if reply is None and not more:
+        raise ConnectionResetError("closed before the response was complete")
+    return reply
+
+
+def _parse(data: bytearray, *, closed: bool) -> Reply | None:
+    """Return the response if it is complete: by its length, its last chunk, or the connection's end."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head = bytes(data[:end]).lower()
+    status = int(head[9:12])
+    body = bytes(data[end + 4 :])
+    if length := re.search(rb"\r\ncontent-length: *([0-9]+)", head):
+        return Reply(status, body[: int(length[1])], head) if len(body) >= int(length[1]) else None
+    if b"\r\ntransfer-encoding: chunked" in head:
+        return Reply(status, _joined(body), head) if body.endswith(b"0\r\n\r\n") else None
+    return Reply(status, body, head) if closed or status in (204, 304) else None
+
+
+def _joined(chunked: bytes) -> bytes:
+    """Return a chunked body without its chunk sizes."""
+    body, at = b"", 0
+    while size := int(chunked[at : (line := chunked.index(b"\r\n", at))].split(b";")[0], 16):
+        body += chunked[line + 2 : line + 2 + size]
+        at = line + 2 + size + 2
+    return body
+
+
+class HttpConnection:
+    """One kept connection that waits for each response; reconnects when it breaks."""
 
     def __init__(self, port: int, timeout_s: float = TIMEOUT_S) -> None:
         """Connect at the first exchange.
@@ -90,7 +147,7 @@ class Connection:
         self._socket: socket.socket | None = None
 
     def exchange(self, request: bytes) -> Reply:
-        """Send one request and read its answer."""
+        """Send one request and read its response."""
         try:
             if self._socket is not None and _was_closed(self._socket):
                 self.close()
@@ -98,40 +155,25 @@ class Connection:
                 self._socket = socket.create_connection((HOST, self._port), timeout=self._timeout_s)
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket.sendall(request)
-            return self._read(self._socket)
+            received = bytearray()
+            while (reply := take(received, self._socket.recv(CHUNK_BYTES))) is None:
+                pass
         except OSError:
             self.close()
-            return Reply(0, b"")
+            return NO_REPLY
+        if reply.closes:
+            self.close()
+        return reply
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    def _read(self, connection: socket.socket) -> Reply:
-        data = b""
-        while (end := data.find(b"\r\n\r\n")) < 0:
-            data += _receive(connection)
-        head = data[:end].lower()
-        at = head.index(b"content-length:") + len(b"content-length:")
-        length = int(head[at : head.find(b"\r", at) if head.find(b"\r", at) > 0 else None])
-        body = data[end + 4 :]
-        while len(body) < length:
-            body += _receive(connection)
-        if b"connection: close" in head:
-            self.close()
-        return Reply(int(head[9:12]), body, head)
-
 
 def _was_closed(connection: socket.socket) -> bool:
-    """The server has let go of it while it lay idle, as any server may; nothing was lost."""
-    asked = select.poll()  # select() knows no descriptor beyond 1023
-    asked.register(connection, select.POLLIN)
-    return bool(asked.poll(0))
-
-
-def _receive(connection: socket.socket) -> bytes:
-    if data := connection.recv(65536):
-        return data
-    raise ConnectionResetError("closed before the answer was whole")
+    """Whether the server has closed an idle connection, as any server may; no request was lost."""
+    poll = select.poll()  # select() cannot handle descriptors beyond 1023
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))

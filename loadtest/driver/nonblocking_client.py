@@ -1,7 +1,7 @@
-"""One connection that never blocks: what the generator has thousands of.
+"""A connection that never blocks: the open-loop generator has thousands of them in one thread.
 
-`loadtest.driver.http_client.Connection` waits for its answer and so needs a thread of its own. This one is
-told when its socket may be written or read, and holds what is half sent or half received.
+`HttpConnection` waits for its response and needs a thread of its own. This one is called when its
+socket can be written or read, and keeps what is half sent or half received.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import errno
 import os
 import socket
 
-from loadtest.driver.http_client import Reply
+from loadtest.driver.http_client import CHUNK_BYTES, Reply, take
 
-_CHUNK = 65_536
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
 def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """The address behind a name, asked for once and not at every connection.
+    """Look a host name up once, instead of at every connection.
 
     Raises:
         OSError: there is no such name.
@@ -30,14 +29,14 @@ class NonblockingConnection:
     """One kept connection; every method raises OSError when it is broken."""
 
     def __init__(self, family: socket.AddressFamily, address: tuple[str, int]) -> None:
-        """Begin to connect; the socket can be written when that is done.
+        """Start to connect; the socket becomes writable when that is done.
 
         Args:
             family: of the address.
-            address: host and port, resolved.
+            address: resolved host and port.
 
         Raises:
-            OSError: refused at once, or there is no descriptor left.
+            OSError: refused at once, or no file descriptor is left.
         """
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.keeps = True
@@ -50,12 +49,12 @@ class NonblockingConnection:
             raise OSError(error, os.strerror(error))
 
     def begin(self, request: bytes) -> None:
-        """Take a request to send; `write` sends it."""
+        """Accept a request; `write` sends it."""
         self._unsent = request
         self._received.clear()
 
     def write(self) -> bool:
-        """Send what can be sent now; whether all of it has left."""
+        """Send what can be sent now; return whether the whole request has left."""
         try:
             self._unsent = self._unsent[self.socket.send(self._unsent) :]
         except BlockingIOError:
@@ -63,56 +62,15 @@ class NonblockingConnection:
         return not self._unsent
 
     def read(self) -> Reply | None:
-        """Take what has come; the answer, when it is whole.
-
-        Raises:
-            OSError: closed or broken before the answer was whole.
-            ValueError: what came is no HTTP/1.1.
-        """
+        """Read what has come; return the response once it is complete. Errors as in `take`."""
         try:
-            data = self.socket.recv(_CHUNK)
+            data = self.socket.recv(CHUNK_BYTES)
         except BlockingIOError:
             return None
-        self._received += data
-        reply = _parse(self._received, closed=not data)
-        if reply is None and not data:
-            raise ConnectionResetError("closed before the answer was whole")
-        if reply is not None:
-            self.keeps = bool(data) and b"\r\nconnection: close" not in reply.head
+        if (reply := take(self._received, data)) is not None:
+            self.keeps = bool(data) and not reply.closes
         return reply
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self.socket.close()
-
-
-def _parse(data: bytearray, *, closed: bool) -> Reply | None:
-    """The answer, if it is whole: by its length, its last chunk, or the connection's end."""
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        return None
-    head = bytes(data[:end]).lower()
-    status = int(head[9:12])
-    body = bytes(data[end + 4 :])
-    if (length := _length(head)) is not None:
-        return Reply(status, body[:length], head) if len(body) >= length else None
-    if b"\r\ntransfer-encoding: chunked" in head:
-        return Reply(status, _joined(body), head) if body.endswith(b"0\r\n\r\n") else None
-    return Reply(status, body, head) if closed or status in (204, 304) else None
-
-
-def _length(head: bytes) -> int | None:
-    at = head.find(b"\r\ncontent-length:")
-    if at < 0:
-        return None
-    end = head.find(b"\r\n", at + 2)
-    return int(head[at + 17 : end if end >= 0 else None])
-
-
-def _joined(chunked: bytes) -> bytes:
-    """A chunked body without its sizes."""
-    body, at = b"", 0
-    while size := int(chunked[at : (line := chunked.index(b"\r\n", at))].split(b";")[0], 16):
-        body += chunked[line + 2 : line + 2 + size]
-        at = line + 2 + size + 2
-    return body

@@ -1,14 +1,15 @@
-"""What the run's processes use of processor and memory, second by second."""
+"""What the processes of a run use of processor and memory, second by second."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import psutil
+
+from loadtest.driver.background import running_in_background
 
 INTERVAL_S = 1.0
 
@@ -20,7 +21,7 @@ class Used:
     Attributes:
         cpu_percent: of one processor, all processes together.
         busiest_percent: of one processor, the busiest process alone.
-        rss_bytes: resident memory of all together; what processes share counts in each of them.
+        rss_bytes: resident memory of all together; shared memory counts in each of them.
     """
 
     cpu_percent: float
@@ -30,12 +31,12 @@ class Used:
 
 @dataclass(frozen=True)
 class Sample:
-    """One moment; `at_s` in seconds from the first request, the processor's use since the sample before.
+    """Usage at one moment; processor usage is since the sample before.
 
     Attributes:
-        at_s: when.
-        machine_percent: of all processors together, by whatever process of the machine.
-        roles: by what they do: web, PostgreSQL and so on.
+        at_s: seconds since the first request.
+        machine_percent: of all processors together, by any process of the machine.
+        roles: usage by role: web, PostgreSQL and so on.
     """
 
     at_s: float
@@ -46,84 +47,45 @@ class Sample:
 Pids = Mapping[str, Callable[[], Sequence[int]]]
 
 
-@dataclass
-class Watch:
-    """Samples until it is told to stop.
+class UsageSampler:
+    """Collects samples.
 
     Attributes:
-        pids: by role.
-        interval_s: between two samples.
-        samples: what was seen, in the order of time.
+        start_s: when the first request is sent, by `time.perf_counter`; samples count from here.
+        samples: in the order of time.
     """
 
-    pids: Pids
-    interval_s: float = INTERVAL_S
-    samples: list[Sample] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._known: dict[int, tuple[psutil.Process, float]] = {}
-        self._stop = threading.Event()
-        self._began_s = time.perf_counter()
-        psutil.cpu_percent()
-        self._roles(1.0)
-
-    def begin_at(self, start_s: float) -> None:
-        """Count time from here.
+    def __init__(self, pids: Pids) -> None:
+        """Read the counters once, for the first sample to count from.
 
         Args:
-            start_s: the first request, by `time.perf_counter`.
+            pids: process ids by role; read anew for every sample, because processes are replaced.
         """
-        self._began_s = start_s
+        self.start_s = time.perf_counter()
+        self.samples: list[Sample] = []
+        self._pids = pids
+        self._roles()
 
-    def run(self) -> None:
-        """Take samples until it is told to stop."""
-        last_s = time.perf_counter()
-        while not self._stop.wait(self.interval_s):
-            now_s = time.perf_counter()
-            roles = self._roles(now_s - last_s)
-            self.samples.append(Sample(now_s - self._began_s, psutil.cpu_percent(), roles))
-            last_s = now_s
+    def sample(self) -> None:
+        """Take one sample."""
+        roles = self._roles()
+        self.samples.append(Sample(time.perf_counter() - self.start_s, psutil.cpu_percent(), roles))
 
-    def stop(self) -> None:
-        """Take no more."""
-        self._stop.set()
-
-    def _roles(self, interval_s: float) -> dict[str, Used]:
-        seen, children = {}, _children()
-        for role, pids in self.pids.items():
-            used = [one for pid in _with_children(pids(), children) if (one := self._used(pid, interval_s)) is not None]
+    def _roles(self) -> dict[str, Used]:
+        # process_iter keeps its Process objects, and they remember the processor time they showed last.
+        processes = {process.pid: process for process in psutil.process_iter(["ppid"])}
+        children: dict[int, list[int]] = {}
+        for pid, process in processes.items():
+            children.setdefault(process.info["ppid"], []).append(pid)
+        roles = {}
+        for role, pids in self._pids.items():
+            used: list[tuple[float, int]] = []
+            for pid in _with_children(pids(), children):
+                with suppress(KeyError, psutil.Error):
+                    used.append((processes[pid].cpu_percent(), processes[pid].memory_info().rss))
             percents = [percent for percent, _ in used]
-            seen[role] = Used(sum(percents), max(percents, default=0.0), sum(rss for _, rss in used))
-        return seen
-
-    def _used(self, pid: int, interval_s: float) -> tuple[float, int] | None:
-        """Percent of a processor since the last time, and resident bytes; nothing where it has ended."""
-        try:
-            process, before_s = self._known.get(pid) or (psutil.Process(pid), None)
-            times = process.cpu_times()
-            total_s = times.user + times.system
-            self._known[pid] = (process, total_s)
-            percent = 0.0 if before_s is None else max(0.0, 100 * (total_s - before_s) / interval_s)
-            return percent, process.memory_info().rss
-        except psutil.Error:
-            self._known.pop(pid, None)
-            return None
-
-
-def stolen_percent() -> float:
-    """What the host has given to other guests since this thread last asked, in percent of all processors.
-
-    Linux tells it where it is a guest («steal» in proc_stat(5)); elsewhere nothing is ever stolen.
-    """
-    return float(getattr(psutil.cpu_times_percent(), "steal", 0.0))
-
-
-def _children() -> dict[int, list[int]]:
-    """Of every process of the machine, in one pass."""
-    found: dict[int, list[int]] = {}
-    for process in psutil.process_iter(["ppid"]):
-        found.setdefault(process.info["ppid"], []).append(process.pid)
-    return found
+            roles[role] = Used(sum(percents), max(percents, default=0.0), sum(rss for _, rss in used))
+        return roles
 
 
 def _with_children(pids: Sequence[int], children: Mapping[int, list[int]]) -> Iterator[int]:
@@ -133,18 +95,21 @@ def _with_children(pids: Sequence[int], children: Mapping[int, list[int]]) -> It
 
 
 @contextmanager
-def watching(pids: Pids, *, interval_s: float = INTERVAL_S) -> Iterator[Watch]:
-    """Watch processes and their children in a thread of this process, until the block ends.
+def watching(pids: Pids, *, interval_s: float = INTERVAL_S) -> Iterator[UsageSampler]:
+    """Sample processes and their children in a background thread until the block ends.
 
     Args:
-        pids: by role, asked for anew at every sample, because processes are replaced.
+        pids: process ids by role.
         interval_s: between two samples.
     """
-    watch = Watch(pids, interval_s)
-    thread = threading.Thread(target=watch.run, name="usage", daemon=True)
-    thread.start()
-    try:
-        yield watch
-    finally:
-        watch.stop()
-        thread.join(5)
+    sampler = UsageSampler(pids)
+    with running_in_background(sampler.sample, every_s=interval_s):
+        yield sampler
+
+
+def stolen_percent() -> float:
+    """Return the share of all processors that the host gave to other guests since this thread's last call, in percent.
+
+    Linux reports it in a guest («steal» in proc_stat(5)); on other systems it is always 0.
+    """
+    return float(getattr(psutil.cpu_times_percent(), "steal", 0.0))

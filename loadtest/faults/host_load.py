@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager
 
+from loadtest.driver.background import running_in_background
 from loadtest.load.report import percentiles_ms
-from loadtest.testbed.background import running_in_background
 
 NAP_S = 0.05
 # What a web process computes for a few requests.

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from email.utils import parsedate_to_datetime
 from functools import partial
 
-from loadtest.driver.http_client import Connection, request_bytes
+from loadtest.driver.http_client import HttpConnection, request_bytes
 from loadtest.faults.fault import Fault, Preloaded, Shows, Stage, answers
 from loadtest.faults.on_postgres import stranger
 
@@ -29,7 +29,7 @@ def clock_of_postgresql(stage: Stage) -> float:
 
 def clock_of_web(stage: Stage) -> float:
     """What a web process takes for the time, by the `Date` of an answer, in seconds since 1970."""
-    connection = Connection(stage.port)
+    connection = HttpConnection(stage.port)
     head = connection.exchange(request_bytes("GET", "/livez")).head.decode()
     connection.close()
     date = next(line.partition(":")[2].strip() for line in head.split("\r\n") if line.startswith("date:"))

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 import psutil
 from redis import Redis, RedisError
 
-from loadtest.driver.http_client import Connection
+from loadtest.driver.http_client import HttpConnection
 from loadtest.faults.fault import Behind, Fault, Shows, Stage, answers
 from loadtest.faults.load import attempt
 from loadtest.faults.watch import counting_in_redis, samples
@@ -73,7 +73,7 @@ def restarted(stage: Stage) -> Iterator[None]:
 
 def is_used_again(stage: Stage) -> Iterable[str]:
     """All processes count in Redis again, within the promised time, and say so."""
-    connection, give_up_s = Connection(stage.port), time.monotonic() + USED_AGAIN_WITHIN_S
+    connection, give_up_s = HttpConnection(stage.port), time.monotonic() + USED_AGAIN_WITHIN_S
     with Redis.from_url(stage.service.valkey.url, socket_timeout=1) as redis:
         redis.flushall()
         while counting_in_redis(samples(stage.port)) < WEB_PROCESSES or not _has_counters(redis):

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from couponapp.metrics import BREAKER_STATE, LIMITS_SHARED
+from loadtest.driver.background import running_in_background
 from loadtest.driver.http_client import HOST
-from loadtest.testbed.background import running_in_background
 from loadtest.testbed.service import WEB_PROCESSES
 
 POLL_S = 0.5

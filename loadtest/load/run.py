@@ -126,7 +126,7 @@ def _send(generators: Any, site: Site, start_s: float, pids: Pids, seconds: int)
         _say(f"  {at_s:5.0f} s of {seconds}: {answered} answered")
 
     with watching(pids) as watch:
-        watch.begin_at(start_s)
+        watch.start_s = start_s
         sent = generators.send(site, start_s, progress)
     return sent, watch.samples
 

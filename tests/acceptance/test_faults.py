@@ -9,7 +9,7 @@ from statistics import median
 
 import pytest
 
-from loadtest.driver.http_client import Connection, request_bytes
+from loadtest.driver.http_client import HttpConnection, request_bytes
 from tests.support.breakable import Site, impatient_site
 from tests.support.crowd import crowd, out_of_bounds, pressed, wait_until_it_issues
 from tests.support.servers import Web, running_web
@@ -98,7 +98,7 @@ def reads_are_alive(web: Web, site: Site, fault: Fault) -> list[str]:
     wrong = []
     with fault(site), pressed(web, site, clients=16):
         site.wait_until_attempts_wait(1)
-        connection = Connection(web.port)
+        connection = HttpConnection(web.port)
         for kind, request in requests.items():
             took_s = []
             for _ in range(READS):

@@ -14,7 +14,7 @@ import pytest
 
 from couponapp.issuing.statement import issue
 from loadtest.driver.generator import Arrival, closed_loop, open_loop
-from loadtest.driver.http_client import Connection, _was_closed, request_bytes
+from loadtest.driver.http_client import HttpConnection, _was_closed, request_bytes
 from loadtest.faults import judge
 from loadtest.testbed.service import Service, running_service
 from loadtest.testbed.tcp_proxy import relay_to
@@ -97,7 +97,7 @@ def test_the_closed_loop_counts_what_was_answered(stalling: int) -> None:
 
 def test_a_kept_connection_that_the_server_has_let_go_of_is_made_anew_and_no_answer_lost(stalling: int) -> None:
     Stalling.go.set()
-    connection = Connection(stalling)
+    connection = HttpConnection(stalling)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection._socket = socket.create_connection(listener.getsockname())
         listener.accept()[0].close()
@@ -110,11 +110,11 @@ def test_a_kept_connection_that_the_server_has_let_go_of_is_made_anew_and_no_ans
 def test_a_relay_passes_on_and_makes_answers_late(stalling: int) -> None:
     Stalling.go.set()
     with relay_to(f"http://127.0.0.1:{stalling}") as relay:
-        connection = Connection(relay.port)
+        connection = HttpConnection(relay.port)
         assert connection.exchange(request_bytes("GET", "/")).status == 200
         relay.delay_s = 0.5
         began_s = time.monotonic()
         assert connection.exchange(request_bytes("GET", "/")).status == 200
         assert time.monotonic() - began_s >= 0.5
         connection.close()
-    assert Connection(relay.port).exchange(request_bytes("GET", "/")).status == 0
+    assert HttpConnection(relay.port).exchange(request_bytes("GET", "/")).status == 0

@@ -10,7 +10,7 @@ from itertools import count
 
 import pytest
 
-from loadtest.driver.http_client import Connection, Reply
+from loadtest.driver.http_client import HttpConnection, Reply
 from loadtest.faults import on_restart
 from loadtest.faults.fault import Stage
 from loadtest.faults.judge import broken_records
@@ -47,7 +47,7 @@ def pressed(stage: Stage) -> Iterator[dict[str, Reply]]:
     over, numbers, answers = threading.Event(), count(), dict[str, Reply]()
 
     def run() -> None:
-        connection = Connection(stage.port)
+        connection = HttpConnection(stage.port)
         while not over.is_set():
             user = f"user-{next(numbers)}"
             answers[user] = connection.exchange(attempt(stage, user))

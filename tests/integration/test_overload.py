@@ -15,7 +15,7 @@ from couponapp.config import settings
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
 from loadtest.driver.generator import closed_loop
-from loadtest.driver.http_client import Connection, request_bytes
+from loadtest.driver.http_client import HttpConnection, request_bytes
 from tests.support.servers import Web, running_web, wait_until
 
 # Far more than one process serves in a round of a millisecond.
@@ -58,7 +58,7 @@ def test_a_standing_queue_is_refused_and_forgotten_when_it_has_gone(
         assert statuses <= {201, 503, 409}
         assert overloaded(web) > 0
         assert "backlog: more comes" in web.log.read_text()
-        connection = Connection(web.port)
+        connection = HttpConnection(web.port)
         wait_until(lambda: connection.exchange(attempts[-1]).status in (201, 409), timeout_s=30, what="it issues again")
         connection.close()
 
@@ -85,7 +85,7 @@ def test_what_needs_no_database_is_answered_all_the_same(
             target=closed_loop, args=(web.port, among), kwargs={"clients": CLIENTS, "seconds": SECONDS}
         )
         rounds.start()
-        connection, seen = Connection(web.port), set()
+        connection, seen = HttpConnection(web.port), set()
         while rounds.is_alive():
             seen |= {connection.exchange(early).code, connection.exchange(look_up).code}
         rounds.join()
@@ -100,14 +100,14 @@ def served_until_newcomers_are(web: Web, *, kept: int, newcomers: int) -> int:
     served = [0] * kept
 
     def press(number: int) -> None:
-        connection = Connection(web.port)
+        connection = HttpConnection(web.port)
         while not stop.is_set():
             connection.exchange(request)
             served[number] += not done.is_set()
         connection.close()
 
     def come() -> None:
-        connection = Connection(web.port, WHILE_IT_LASTS_S)
+        connection = HttpConnection(web.port, WHILE_IT_LASTS_S)
         assert connection.exchange(request).status == 200
         connection.close()
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from loadtest.driver.http_client import Connection, Reply
+from loadtest.driver.http_client import HttpConnection, Reply
 from tests.support.breakable import Site
 from tests.support.servers import Web, wait_until
 
@@ -29,7 +29,7 @@ class Timed:
 
 def ask(web: Web, request: bytes, *, timeout_s: float = 30.0) -> Timed:
     """One request on a connection of its own; status 0 where no answer comes."""
-    connection, began_s = Connection(web.port, timeout_s), time.monotonic()
+    connection, began_s = HttpConnection(web.port, timeout_s), time.monotonic()
     reply = connection.exchange(request)
     connection.close()
     return Timed(reply, time.monotonic() - began_s)

@@ -1,4 +1,4 @@
-"""A thread that works beside a block."""
+"""A thread that works in the background of a block."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def running_in_background(work: Callable[[], object], *, every_s: float) -> Iterator[None]:
-    """Do something again and again until the block ends, and wait for its last time.
+    """Call a function repeatedly until the block ends, then wait for the last call to return.
 
     Args:
-        work: what to do. An error ends it.
-        every_s: the pause before each time, in seconds.
+        work: the function. An exception ends the thread.
+        every_s: pause before each call, in seconds.
     """
     over = threading.Event()
 
@@ -21,7 +21,7 @@ def running_in_background(work: Callable[[], object], *, every_s: float) -> Iter
         while not over.wait(every_s):
             work()
 
-    thread = threading.Thread(target=run, name="beside", daemon=True)
+    thread = threading.Thread(target=run, name="background", daemon=True)
     thread.start()
     try:
         yield
