@@ -28,19 +28,16 @@ from loadtest.faults.verdict import Verdict, table
 # Before a second try.
 QUIET_TIMEOUT_S = 30.0
 
+ON_SERVERS = (on_redis, on_postgres, on_web, on_disk, on_clock, on_replies, on_restart, on_pgbouncer, on_failover)
 CASES: dict[str, Callable[[], Verdict]] = {
-    **{fault.name: partial(run.run, fault) for fault in (*on_redis.FAULTS, *on_postgres.FAULTS, *on_web.FAULTS)},
-    **{fault.name: partial(run.run, fault) for fault in (*on_disk.FAULTS, *on_clock.FAULTS, *on_replies.FAULTS)},
-    **{
-        fault.name: partial(run.run, fault) for fault in (*on_restart.FAULTS, *on_pgbouncer.FAULTS, *on_failover.FAULTS)
-    },
+    **{fault.name: partial(run.run, fault) for module in ON_SERVERS for fault in module.FAULTS},
     **{fault.name: partial(full_speed.run, fault) for fault in full_speed.FAULTS},
     **{fault.name: partial(notifying.run, fault) for fault in on_notifications.FAULTS},
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run every fault; returns 0 when each was borne as expected."""
+    """Run every fault; return 0 when every promise was kept, else 1."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.faults", description=__doc__)
     parser.add_argument("--only", default="", help="faults whose name contains this")
     only = parser.parse_args(arguments).only
@@ -53,14 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def judged(case: Callable[[], Verdict]) -> Verdict:
-    """One fault's verdict; where the machine was busy meanwhile, the second one's."""
+    """Run one fault and return its verdict; where it is broken on a busy machine, that of a second run."""
     verdict = case()
-    print(verdict.tell(), flush=True)
+    print(verdict.report(), flush=True)
     if verdict.broken and verdict.waited_ms > BUSY_MS:
         print("        the machine was busy; once more when it is quiet", flush=True)
         wait_until_quiet(QUIET_TIMEOUT_S)
         verdict = case()
-        print(verdict.tell(), flush=True)
+        print(verdict.report(), flush=True)
     return verdict
 
 

@@ -1,4 +1,4 @@
-"""What a fault is: how it happens, and what is promised meanwhile and afterwards."""
+"""What a fault is: how it happens, and what is promised during and after it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeVar
 
 from loadtest.testbed.preload import Control
 from loadtest.testbed.service import Service
@@ -13,13 +14,15 @@ from loadtest.testbed.tcp_proxy import DelayingProxy
 
 # The deadline of an attempt, and what this machine may add to it.
 BOUND_S = 1.5
-# Where PostgreSQL answers look-ups, they are answered within this, at p99.
+# Where PostgreSQL answers look-ups, 99 of 100 take at most this.
 READ_P99_S = 0.1
 # Pools heal within this after PostgreSQL answers again; a circuit that has opened takes longer.
 POOLS_HEAL_S = 2.0
 CIRCUIT_CLOSES_S = 6.0
 
-ISSUE, LOOK_UP, MINE = "issue", "look-up", "my coupons"
+KINDS = ISSUE, LOOK_UP, MINE = "issue", "look-up", "my coupons"
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -29,10 +32,10 @@ class Stage:
     Attributes:
         service: the servers.
         port: of the web server.
-        coupon_id: which is being issued.
-        relay: between the web processes and Redis, PostgreSQL or the clients, where the fault wants one.
-        control: of the disk and the clock of some processes, where the fault wants it.
-        beside: what else the fault has set up, for its own block.
+        coupon_id: the coupon that is being issued.
+        relay: proxy in front of Redis, PostgreSQL or the web server, where the fault asks for one.
+        control: disk and clock of some processes, where the fault asks for it.
+        fixture: what the fault's `serves` has set up for its own use.
         moved_to: PostgreSQL's address where it is no longer the service's.
         broken: promises that only the fault itself can see broken, one sentence each.
     """
@@ -42,27 +45,34 @@ class Stage:
     coupon_id: int
     relay: DelayingProxy | None = None
     control: Control | None = None
-    beside: object = None
+    fixture: object = None
     moved_to: str = ""
     broken: list[str] = field(default_factory=list)
 
-    @contextmanager
-    def answers_late(self, delay_s: float) -> Iterator[None]:
-        """Whoever stands behind the relay answers late until the block ends.
+    def fixture_as(self, kind: type[T]) -> T:
+        """Return the fixture, which must be of this class."""
+        assert isinstance(self.fixture, kind)
+        return self.fixture
 
-        Args:
-            delay_s: how late, in seconds.
-        """
+    def answers_late(self, delay_s: float) -> AbstractContextManager[None]:
+        """Delay each response of the server behind the relay until the block ends, in seconds."""
         assert self.relay is not None
-        self.relay.delay_s = delay_s
-        try:
-            yield
-        finally:
-            self.relay.delay_s = 0.0
+        relay = self.relay
+        return during(lambda: setattr(relay, "delay_s", delay_s), lambda: setattr(relay, "delay_s", 0.0))
+
+
+@contextmanager
+def during(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[None]:
+    """Call one function before the block, and another after it in any case."""
+    begin()
+    try:
+        yield
+    finally:
+        end()
 
 
 class Behind(Enum):
-    """Which server stands behind a relay."""
+    """The server behind the stage's relay, by the setting that leads to it."""
 
     NEITHER = None
     REDIS = "REDIS_URL"
@@ -71,7 +81,7 @@ class Behind(Enum):
 
 
 class Preloaded(Enum):
-    """Whose disk and clock the fault controls."""
+    """The processes whose disk and clock the fault controls."""
 
     NOBODY = "no process"
     POSTGRESQL = "all processes of PostgreSQL"
@@ -79,86 +89,111 @@ class Preloaded(Enum):
 
 
 class Lost(Enum):
-    """Which requests may stay without an answer at all."""
+    """The requests that may stay without a response."""
 
-    NONE = "no answer is lost"
-    UNDER_WAY = "only what a dead process was answering is lost"
-    NEWCOMERS = "only requests after it are refused"
-    FEW = "a request may meet a connection that is just being taken away"
+    NONE = "no response is lost"
+    UNDER_WAY = "only requests that a killed process was handling"
+    NEWCOMERS = "only requests that arrive after it"
+    FEW = "requests on a connection that is just being closed"
 
 
 class Shows(Enum):
-    """By what the service shows that the fault has reached it: one that has not proves nothing."""
+    """How it is seen that the fault has reached the service; one that has not proves nothing."""
 
-    NOTHING = "its own block sees to it"
+    NOTHING = "the fault checks it"
     REFUSALS = "some attempts are refused"
-    NOT_OPEN = "some attempts are told that it has not opened"
+    NOT_OPEN = "some attempts get NOT_OPEN"
     OWN_COUNTERS = "some process counts its limits by itself"
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What the answers to one kind of request must be while there is trouble.
+    """What the responses to one kind of request must be during the fault.
 
     Attributes:
-        statuses: any of these.
-        bound_s: the most that an answer may take, in seconds.
-        p99_s: within what 99 of 100 come, in seconds.
-        done: share that must succeed, where work goes on beside the fault.
+        statuses: the allowed ones.
+        p99_s: maximum latency of 99 of 100 requests, in seconds.
+        done: share that must succeed, where work continues during the fault.
     """
 
     statuses: frozenset[int]
-    bound_s: float = BOUND_S
     p99_s: float = BOUND_S
     done: float = 0.0
 
 
-def answers(*statuses: int, bound_s: float = BOUND_S, p99_s: float = BOUND_S, done: float = 0.0) -> Promise:
-    """A promise; see there."""
-    return Promise(frozenset(statuses), bound_s, max(p99_s, bound_s) if bound_s > BOUND_S else p99_s, done)
+def answers(*statuses: int, p99_s: float = BOUND_S, done: float = 0.0) -> Promise:
+    """Return a promise; see there for the arguments."""
+    return Promise(frozenset(statuses), p99_s, done)
 
 
 ALIVE = answers(200, p99_s=READ_P99_S)
+
+
+@dataclass(frozen=True)
+class Promises:
+    """What is promised during a fault.
+
+    Attributes:
+        issue: about attempts to issue.
+        look_up: about look-ups of the coupon.
+        mine: about «my coupons».
+        shows: how the fault is noticed.
+    """
+
+    issue: Promise
+    look_up: Promise = ALIVE
+    mine: Promise = ALIVE
+    shows: Shows = Shows.NOTHING
+
+    def of(self, kind: str) -> Promise:
+        """Return the promise about this kind of request."""
+        return {ISSUE: self.issue, LOOK_UP: self.look_up, MINE: self.mine}[kind]
+
+
+# Look-ups from the cache, which may first wait 0.3 s for a fresh value.
+CACHED = answers(200, p99_s=0.4)
+# Issuing and reading continue, also while connections or processes are replaced; reads may be slower then.
+UNNOTICED = Promises(answers(201))
+SERVES = Promises(answers(201), answers(200), answers(200))
+# Attempts get a short 503, and reads continue: without PostgreSQL, look-ups come from the cache.
+REFUSES = Promises(answers(201, 503), shows=Shows.REFUSALS)
+WITHOUT_POSTGRESQL = Promises(answers(201, 503), CACHED, answers(200, 503), Shows.REFUSALS)
+# Issuing continues, and each process counts its limits by itself.
+WITHOUT_REDIS = Promises(answers(201), shows=Shows.OWN_COUNTERS)
 
 
 def _nothing(_: Stage) -> Iterable[str]:
     return ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Fault:
     """One thing that breaks in the middle of a load.
 
     Attributes:
-        name: what the table calls it.
+        name: in the table.
         expected: in words.
-        happens: the block in which it does.
-        issue: what attempts are answered.
-        look_up: what coupon look-ups are answered.
-        mine: what «my coupons» is answered.
-        shows: by what it must be noticed.
-        lost: what may stay without an answer.
-        loses_after_s: how long after its beginning the first answers may be lost, in seconds.
-        lasts_s: for how long, in seconds.
-        back_s: when all is well again after it, in seconds, unless the circuit has opened.
-        mending_s: how long it may take to start again what it has ended, in seconds.
-        rate_per_s: attempts to issue, per second.
-        behind: which server stands behind the stage's relay.
-        preloaded: whose disk and clock the stage controls.
+        happens: the block during which it is broken.
+        promises: what holds meanwhile.
+        lost: which requests may stay without a response.
+        loses_after_s: how long after its beginning the first response may be lost, in seconds.
+        lasts_s: how long the block lasts, in seconds.
+        back_s: how long after it all is well again, in seconds, unless the circuit has opened.
+        mending_s: how long it may take to restart what it has ended, in seconds.
+        rate_per_s: attempts to issue per second.
+        behind: the server behind the stage's relay.
+        preloaded: the processes whose disk and clock the stage controls.
         files: how many files and connections each web process may have open.
-        look_ups_connect_anew: each look-up comes on a connection of its own.
-        serves: starts what is to be asked, where that is more than a web server; returns the port.
-        lacks: what this machine does not have and the fault needs, in words; it is skipped then.
-        afterwards: asked when all is over: sentences that tell what is still broken.
+        look_ups_connect_anew: each look-up uses a new connection.
+        serves: starts the servers, where the fault needs more than a web server; returns the port.
+        lacks: returns what the fault needs and this machine does not have, in words; it is skipped then.
+        afterwards: checks when all is over; returns what is still broken, one sentence each.
     """
 
     name: str
     expected: str
     happens: Callable[[Stage], AbstractContextManager[None]]
-    issue: Promise
-    look_up: Promise = ALIVE
-    mine: Promise = ALIVE
-    shows: Shows = Shows.NOTHING
+    promises: Promises
     lost: Lost = Lost.NONE
     loses_after_s: float = 0.0
     lasts_s: float = 3.0
@@ -172,7 +207,3 @@ class Fault:
     serves: Callable[[Stage, ExitStack], int] | None = None
     lacks: Callable[[], str] = str
     afterwards: Callable[[Stage], Iterable[str]] = _nothing
-
-    def promise(self, kind: str) -> Promise:
-        """What is promised to this kind of request."""
-        return {ISSUE: self.issue, LOOK_UP: self.look_up, MINE: self.mine}[kind]

@@ -1,96 +1,80 @@
-"""How fast issuing is without Redis, against how fast it was with it."""
+"""How fast issuing is without Redis, compared with how fast it was with it."""
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.pool
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from functools import partial
+from multiprocessing.pool import AsyncResult, Pool
 from statistics import median
 
 from loadtest.driver.generator import closed_loop
 from loadtest.driver.http_client import request_bytes
+from loadtest.driver.process import sending_process
 from loadtest.faults import on_redis
-from loadtest.faults.fault import Stage
+from loadtest.faults.fault import WITHOUT_REDIS, Fault, Stage
 from loadtest.faults.host_load import HostLoad
 from loadtest.faults.verdict import Verdict
 from loadtest.testbed.service import running_service
 
 CLIENTS = 32
-# Several rounds, because a machine's own speed goes up and down within seconds.
+# Several rounds, because a machine's own speed changes within seconds.
 ROUNDS = 3
 SECONDS = 1.5
-# The instant itself lies in a run of its own, some way in.
-INSTANT_S, INSTANT_AT_S = 1.5, 0.5
-# More than such a run can use up at any rate that was seen.
-USERS_PER_RUN = 5_000
-# Issuing goes on within 15 % of before.
+# The moment of the fault lies within a turn of its own.
+MOMENT_S, MOMENT_AT_S = 1.5, 0.5
+# More than a turn can use at any rate that was seen.
+USERS_PER_TURN = 5_000
+# Issuing continues within 15 % of before.
 LEAST = 0.85
 
-
-@dataclass(frozen=True)
-class FullSpeed:
-    """A fault under as many attempts as 32 clients can make."""
-
-    name: str
-    happens: Callable[[Stage], AbstractContextManager[None]]
-    expected: str = "no 5xx; within 15 % of before"
+# A rate per second, and the statuses seen.
+Turn = tuple[float, set[int]]
 
 
-def run(fault: FullSpeed) -> Verdict:
-    """Measure before and meanwhile, round after round."""
-    machine = HostLoad()
-    rounds: list[_Round] = []
+def run(fault: Fault) -> Verdict:
+    """Measure the rate before and during the fault, round after round."""
+    host_load = HostLoad()
+    rounds: list[tuple[float, float]] = []
+    statuses: set[int] = set()
     # No limit refuses: what is measured is how fast they count.
     with running_service(COUPON_LIMIT_GLOBAL="100000000/minute") as service:
-        stage = Stage(service, service.start_web(), service.new_coupon(10 * ROUNDS * USERS_PER_RUN))
-        with multiprocessing.get_context("spawn").Pool(1) as pool, machine.measuring():
-            _begin(pool, stage, "first", SECONDS).get()  # connections, caches, code
+        stage = Stage(service, service.start_web(), service.new_coupon(10 * ROUNDS * USERS_PER_TURN))
+        with sending_process(attempts) as process, host_load.measuring():
+            _begin(process, stage, "first", SECONDS).get()  # connections, caches, code
             for number in range(ROUNDS):
-                rounds.append(_measure(fault, pool, stage, number))
-                stage.broken += on_redis.is_used_again(stage)
-    statuses = set().union(*(one.statuses for one in rounds))
-    share = median(one.meanwhile / one.before for one in rounds)
-    broken = [*stage.broken, *([f"answers were {sorted(statuses)}"] if statuses != {201} else [])]
+                before, seen_before = _begin(process, stage, f"before-{number}", SECONDS).get()
+                moment = _begin(process, stage, f"moment-{number}", MOMENT_S)
+                time.sleep(MOMENT_AT_S)
+                with fault.happens(stage):
+                    _, seen_at_moment = moment.get()
+                    during, seen_during = _begin(process, stage, f"during-{number}", SECONDS).get()
+                rounds.append((before, during))
+                statuses |= seen_before | seen_at_moment | seen_during
+                stage.broken += fault.afterwards(stage)
+    share = median(during / before for before, during in rounds)
+    broken = [*stage.broken, *([f"responses were {sorted(statuses)}"] if statuses != {201} else [])]
     broken += [f"only {share:.0%} of the rate before"] if share < LEAST else []
-    told = f"{share:.0%}: " + ", ".join(f"{one.before:.0f} → {one.meanwhile:.0f}/s" for one in rounds)
-    return Verdict(fault.name, fault.expected, told, f"{LEAST:.0%}", broken, machine.waited_ms)
+    seen = f"{share:.0%}: " + ", ".join(f"{before:.0f} → {during:.0f}/s" for before, during in rounds)
+    return Verdict(fault.name, fault.expected, seen, f"{LEAST:.0%}", broken, host_load.waited_ms)
 
 
-@dataclass(frozen=True)
-class _Round:
-    """Attempts per second, and the statuses seen."""
-
-    before: float
-    meanwhile: float
-    statuses: set[int]
-
-
-def _measure(fault: FullSpeed, pool: multiprocessing.pool.Pool, stage: Stage, number: int) -> _Round:
-    before, statuses = _begin(pool, stage, f"before-{number}", SECONDS).get()
-    instant = _begin(pool, stage, f"instant-{number}", INSTANT_S)
-    time.sleep(INSTANT_AT_S)
-    with fault.happens(stage):
-        statuses |= instant.get()[1]
-        meanwhile, later = _begin(pool, stage, f"meanwhile-{number}", SECONDS).get()
-    return _Round(before, meanwhile, statuses | later)
-
-
-def _begin(
-    pool: multiprocessing.pool.Pool, stage: Stage, name: str, seconds: float
-) -> multiprocessing.pool.AsyncResult[tuple[float, set[int]]]:
+def _begin(process: Pool, stage: Stage, name: str, seconds: float) -> AsyncResult[Turn]:
     path = f"/api/v1/coupons/{stage.coupon_id}/issue"
-    tokens = (stage.service.token(f"user-{name}-{number}") for number in range(USERS_PER_RUN))
-    return pool.apply_async(_attempts, (stage.port, [request_bytes("POST", path, token) for token in tokens], seconds))
+    tokens = (stage.service.token(f"user-{name}-{number}") for number in range(USERS_PER_TURN))
+    return process.apply_async(
+        attempts, (stage.port, [request_bytes("POST", path, token) for token in tokens], seconds)
+    )
 
 
-def _attempts(port: int, requests: list[bytes], seconds: float) -> tuple[float, set[int]]:
+def attempts(port: int, requests: list[bytes], seconds: float) -> Turn:
+    """Send attempts as fast as the responses come, in the process that sends."""
     return closed_loop(port, requests, clients=CLIENTS, seconds=seconds)
 
 
+_fault = partial(
+    Fault, expected="no 5xx; within 15 % of before", promises=WITHOUT_REDIS, afterwards=on_redis.is_used_again
+)
 FAULTS = (
-    FullSpeed("Redis killed, at full speed", on_redis.killed),
-    FullSpeed("Redis frozen, at full speed", on_redis.frozen),
+    _fault("Redis killed, at full speed", happens=on_redis.killed),
+    _fault("Redis frozen, at full speed", happens=on_redis.frozen),
 )

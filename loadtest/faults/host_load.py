@@ -1,4 +1,4 @@
-"""How busy this machine is: what others do on it must not be taken for the service's fault."""
+"""How busy this machine is: other programs' load must not be blamed on the service."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import time
 from contextlib import AbstractContextManager
 
 from loadtest.driver.background import running_in_background
-from loadtest.load.report import percentiles_ms
+from loadtest.load.figures import percentiles_ms
 
 NAP_S = 0.05
 # What a web process computes for a few requests.
 WORK_S = 0.005
-# With a fault's load and nothing else, two cores let it wait up to 11 ms at p99; beyond this, bounds
-# of milliseconds tell more of the machine than of the service.
+# With a fault's load and nothing else, two cores make it wait up to 11 ms at p99; beyond this, bounds
+# of milliseconds say more about the machine than about the service.
 BUSY_MS = 15.0
 LOOK_S = 2.0
 
 
 class HostLoad:
-    """Works a little again and again, and measures how long it waits for a processor meanwhile."""
+    """Computes for 5 ms repeatedly, and measures how long it waits for a processor meanwhile."""
 
     def __init__(self) -> None:
         self._waited_s: list[float] = []
 
     @property
     def waited_ms(self) -> float:
-        """How long a little work waited for a processor, at p99, in milliseconds."""
+        """How long the work waited for a processor, at p99, in milliseconds."""
         return percentiles_ms(self._waited_s)[99]
 
     def measuring(self) -> AbstractContextManager[None]:
@@ -47,8 +47,8 @@ def wait_until_quiet(timeout_s: float) -> None:
     """
     give_up_s = time.monotonic() + timeout_s
     while time.monotonic() < give_up_s:
-        yardstick = HostLoad()
-        with yardstick.measuring():
+        host_load = HostLoad()
+        with host_load.measuring():
             time.sleep(LOOK_S)
-        if yardstick.waited_ms <= BUSY_MS:
+        if host_load.waited_ms <= BUSY_MS:
             return

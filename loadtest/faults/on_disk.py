@@ -1,78 +1,76 @@
-"""PostgreSQL's disk is full, slow, or does not answer: nothing that was told «issued» may be missing."""
+"""PostgreSQL's disk is full, slow, or does not respond: no issuance that a user was shown may be missing."""
 
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import psycopg
 
 from couponapp.errors import ConfigurationError
-from loadtest.faults.fault import Fault, Preloaded, Shows, Stage, answers
-from loadtest.faults.on_postgres import CACHED, REFUSED, REFUSED_READ, stranger
+from loadtest.faults.fault import REFUSES, WITHOUT_POSTGRESQL, Fault, Preloaded, Promises, Stage, answers
+from loadtest.faults.on_postgres import other_session
 from loadtest.testbed.preload import Control
+from loadtest.testbed.waiting import wait_until
 
-# A tired disk, shared with others: a commit writes once and flushes once.
+# A busy shared disk: a commit writes once and flushes once.
 SLOW_S = 0.02
 # Longer than the fault.
 STALL_S = 10.0
 GOES_DOWN_WITHIN_S = 10.0
-# Most times it does so at once; one time in twenty it stays, and lets nobody in.
+# Its main process usually ends at once; one time in twenty it stays, and accepts no sessions.
 ENDS_WITHIN_S = 1.0
 
-# The log goes on in a new file, for which there is no room.
+# The log continues in a new file, for which there is no room.
 NEXT_LOG_FILE = "SELECT pg_switch_wal()"
 
 
 @contextmanager
-def bad_disk(stage: Stage) -> Iterator[Control]:
-    """Bad until the block ends; broken where no write and no flush has noticed."""
+def bad_disk(stage: Stage, spoil: Callable[[Control], None]) -> Iterator[None]:
+    """Spoil the disk until the block ends; a disk that no write and no flush has met proves nothing."""
     assert stage.control is not None
     before = stage.control.met
     try:
-        yield stage.control
+        spoil(stage.control)
+        yield
     finally:
         stage.control.mend_disk()
     if stage.control.met == before:
         stage.broken.append("no write of PostgreSQL has met the bad disk")
 
 
-@contextmanager
-def full(stage: Stage) -> Iterator[None]:
-    """No table and no index can grow; what has room in its pages goes on."""
-    with bad_disk(stage) as disk:
-        disk.fill_disk()
-        yield
+# No table and no index can grow; what has room in its pages continues.
+full = partial(bad_disk, spoil=Control.fill_disk)
 
 
 @contextmanager
 def full_for_the_log(stage: Stage) -> Iterator[None]:
-    """PostgreSQL cannot go on without its log: it stops, and stops again where somebody starts it."""
+    """Leave no room for the write-ahead log: PostgreSQL stops, and stops again where it is started."""
     try:
-        with stranger(stage) as db, bad_disk(stage) as disk:
-            disk.fill_disk()
+        with other_session(stage) as db, full(stage):
             with suppress(psycopg.OperationalError):  # PostgreSQL may be down before it can answer
                 db.execute(NEXT_LOG_FILE)
-            _wait_until_down(stage)
+            wait_until(
+                lambda: _is_down(stage), "PostgreSQL runs without room for its log", timeout_s=GOES_DOWN_WITHIN_S
+            )
             if _has_ended(stage):
                 with suppress(ConfigurationError):
-                    stage.service.postgres.start(stage.service.home)
+                    stage.service.start_postgres()
                     stage.broken.append("PostgreSQL started on a full disk")
             yield
     finally:
-        stage.service.postgres.end()  # it may be there still, although it lets nobody in
-        stage.service.postgres.start(stage.service.home)
+        stage.service.postgres.end()  # it may still run although it accepts no sessions
+        stage.service.start_postgres()
 
 
-def _wait_until_down(stage: Stage) -> None:
-    give_up_s = time.monotonic() + GOES_DOWN_WITHIN_S
-    with suppress(psycopg.OperationalError):
-        while time.monotonic() < give_up_s:
-            stranger(stage).close()
-            time.sleep(0.02)
-        raise RuntimeError("PostgreSQL goes on without room for its log")
+def _is_down(stage: Stage) -> bool:
+    try:
+        other_session(stage).close()
+    except psycopg.OperationalError:
+        return True
+    return False
 
 
 def _has_ended(stage: Stage) -> bool:
@@ -84,57 +82,26 @@ def _has_ended(stage: Stage) -> bool:
     return True
 
 
-@contextmanager
-def slowed(stage: Stage, by_s: float) -> Iterator[None]:
-    """Each write and each flush takes longer."""
-    with bad_disk(stage) as disk:
-        disk.slow_disk(by_s)
-        yield
-
-
-def slow(stage: Stage) -> AbstractContextManager[None]:
-    """A commit takes forty milliseconds, and where a table grows some more."""
-    return slowed(stage, SLOW_S)
-
-
-def stalled(stage: Stage) -> AbstractContextManager[None]:
-    """No commit comes to its end while it lasts."""
-    return slowed(stage, STALL_S)
-
-
+_fault = partial(Fault, preloaded=Preloaded.POSTGRESQL)
 FAULTS = (
-    Fault(
-        name="disk full",
-        expected="503; the other endpoints alive",
-        happens=full,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        preloaded=Preloaded.POSTGRESQL,
-    ),
-    Fault(
-        name="disk full, log included",
-        expected="PostgreSQL goes down: 503; nothing told is missing",
-        happens=full_for_the_log,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        look_up=CACHED,
-        mine=REFUSED_READ,
+    _fault("disk full", "503; the other endpoints alive", full, REFUSES),
+    _fault(
+        "disk full, log included",
+        "PostgreSQL goes down: 503; no issuance is lost",
+        full_for_the_log,
+        WITHOUT_POSTGRESQL,
         mending_s=5.0,
-        preloaded=Preloaded.POSTGRESQL,
     ),
-    Fault(
-        name="disk slow",
-        expected="20 ms a write or flush: nearly all are issued, later",
-        happens=slow,
-        issue=answers(201, 503, done=0.9),
-        preloaded=Preloaded.POSTGRESQL,
+    _fault(
+        "disk slow",
+        "20 ms a write or flush: nearly all are issued, later",
+        partial(bad_disk, spoil=lambda disk: disk.slow_disk(SLOW_S)),
+        Promises(answers(201, 503, done=0.9)),
     ),
-    Fault(
-        name="disk stalled",
-        expected="503; the other endpoints alive",
-        happens=stalled,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        preloaded=Preloaded.POSTGRESQL,
+    _fault(
+        "disk stalled",
+        "503; the other endpoints alive",
+        partial(bad_disk, spoil=lambda disk: disk.slow_disk(STALL_S)),
+        REFUSES,
     ),
 )

@@ -1,104 +1,60 @@
-"""PostgreSQL has a synchronous standby, which breaks, or must take its place."""
+"""PostgreSQL has a synchronous standby, which breaks, or is promoted."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 
-import psutil
-
-from loadtest.faults import on_postgres
-from loadtest.faults.fault import POOLS_HEAL_S, Fault, Shows, Stage
-from loadtest.faults.on_postgres import CACHED, REFUSED, REFUSED_READ
+from couponapp.local.processes import Child
+from loadtest.faults.fault import POOLS_HEAL_S, REFUSES, WITHOUT_POSTGRESQL, Fault, Stage
+from loadtest.testbed.processes import kill, suspend, suspended
 from loadtest.testbed.replica import Replica
 
 # A connection waits 2 s for the first server of its address before it tries the second; the rest is
-# for a pool that has begun to just before the second was ready.
-ASKED_FIRST_S = 3.0
+# for a pool that has begun to connect just before the second was ready.
+FIRST_ADDRESS_S = 3.0
 
 
 def with_standby(stage: Stage, stack: ExitStack) -> int:
-    """A web server that knows two addresses: the primary's, and that of a standby that commits wait for."""
+    """Start a synchronous standby and a web server that knows both addresses; return its port."""
     home = stage.service.home / "standby"
-    stage.beside = replica = Replica(home, stage.service.postgres)
+    stage.fixture = replica = Replica(home, stage.service.postgres)
     stack.callback(replica.end)
     replica.start(home)
     replica.make_synchronous()
     return stage.service.start_web(environ={"DATABASE_URL": replica.either_url})
 
 
-def _standby(stage: Stage) -> Replica:
-    assert isinstance(stage.beside, Replica)
-    return stage.beside
-
-
 @contextmanager
-def failed_over(stage: Stage) -> Iterator[None]:
-    """Kill -9 of the primary for good; the standby is promoted at the end."""
-    on_postgres.kill(stage)
+def failed_over(stage: Stage, stop: Callable[[Child | None], None]) -> Iterator[None]:
+    """Stop the primary for good; promote the standby at the end."""
+    stop(stage.service.postgres.child)
     yield
-    _take_over(stage)
+    standby = stage.fixture_as(Replica)
+    standby.promote()
+    stage.moved_to = standby.url
 
 
-@contextmanager
-def failed_over_from_frozen(stage: Stage) -> Iterator[None]:
-    """The primary takes connections and answers nothing, and stays so, as a machine that is cut off."""
-    for process in on_postgres.processes(stage):
-        process.send_signal(signal.SIGSTOP)
-    yield
-    _take_over(stage)
+def standby_frozen(stage: Stage) -> AbstractContextManager[None]:
+    """Let the standby confirm nothing, so that no commit ends and no attempt gets a 201."""
+    return suspended(stage.fixture_as(Replica).child)
 
 
-def _take_over(stage: Stage) -> None:
-    _standby(stage).promote()
-    stage.moved_to = _standby(stage).url
-
-
-@contextmanager
-def standby_frozen(stage: Stage) -> Iterator[None]:
-    """The standby confirms nothing, so no commit ends; what is only on the primary is told to nobody."""
-    child = _standby(stage).child
-    assert child is not None
-    postmaster = psutil.Process(child.process.pid)
-    frozen = [postmaster, *postmaster.children()]
-    for process in frozen:
-        process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in frozen:
-            process.send_signal(signal.SIGCONT)
-
-
+_fault = partial(Fault, serves=with_standby)
 FAULTS = (
-    Fault(
-        name="failover to a standby",
-        expected="503 until then; nothing told is missing",
-        happens=failed_over,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        look_up=CACHED,
-        mine=REFUSED_READ,
-        serves=with_standby,
+    _fault(
+        "failover to a standby",
+        "503 until then; no issuance is lost",
+        partial(failed_over, stop=kill),
+        WITHOUT_POSTGRESQL,
     ),
-    Fault(
-        name="failover, primary frozen",
-        expected="the same; each connection tries the frozen one first",
-        happens=failed_over_from_frozen,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        look_up=CACHED,
-        mine=REFUSED_READ,
-        back_s=POOLS_HEAL_S + ASKED_FIRST_S,
-        serves=with_standby,
+    _fault(
+        "failover, primary frozen",
+        "the same; each connection tries the frozen one first",
+        partial(failed_over, stop=suspend),
+        WITHOUT_POSTGRESQL,
+        back_s=POOLS_HEAL_S + FIRST_ADDRESS_S,
     ),
-    Fault(
-        name="synchronous standby frozen",
-        expected="503; the other endpoints alive",
-        happens=standby_frozen,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        serves=with_standby,
-    ),
+    _fault("synchronous standby frozen", "503; the other endpoints alive", standby_frozen, REFUSES),
 )

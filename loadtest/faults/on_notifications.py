@@ -1,133 +1,117 @@
-"""The worker, the queue or the shop breaks: every holder is told within a minute after it, and it counts once."""
+"""The worker, the queue or the webhook receiver breaks: every holder is notified within a minute, and counts once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 
 import psutil
 
-from loadtest.faults.notifying import CHANNEL, QUEUE, NotificationFault, Scene, wait_for
+from loadtest.faults import on_redis
+from loadtest.faults.fault import during
+from loadtest.faults.notifying import CHANNEL, QUEUE, START_TIMEOUT_S, NotificationFault, NotificationStage
 from loadtest.testbed.http_receiver import Behaviour, answers, closes_after
+from loadtest.testbed.processes import kill
+from loadtest.testbed.waiting import wait_until
 
 RELAY = "relay"
-PATIENCE_S = 2
+RETRY_AFTER_S = 2
 
 
 @contextmanager
-def channel_killed(scene: Scene) -> Iterator[None]:
-    """Kill -9 of the process that sends, in the middle of a message; the worker starts another."""
-    scene.shop.at_the_next(lambda: scene.part(CHANNEL).kill())
+def channel_killed(stage: NotificationStage) -> Iterator[None]:
+    """Kill the process that sends (SIGKILL) in the middle of an event; the worker starts another."""
+    stage.receiver.at_the_next(lambda: stage.part(CHANNEL).kill())
     yield
 
 
 @contextmanager
-def worker_killed(scene: Scene) -> Iterator[None]:
-    """Kill -9 of the worker and all its parts, in the middle of a message; another is started afterwards."""
-    killed: list[psutil.Process] = []
-
-    def kill() -> None:
-        supervisor = psutil.Process(scene.worker.process.pid)
-        killed.extend([supervisor, *supervisor.children()])
-        for one in killed:
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
-
-    scene.shop.at_the_next(kill)
+def worker_killed(stage: NotificationStage) -> Iterator[None]:
+    """Kill the worker with all its processes (SIGKILL) in the middle of an event; start another afterwards."""
+    worker = stage.worker.process
+    stage.receiver.at_the_next(lambda: kill(stage.worker))
     try:
         yield
-        wait_for(lambda: bool(killed), "the worker is killed")
+        wait_until(lambda: worker.poll() is not None, "the worker was not killed", timeout_s=START_TIMEOUT_S)
     finally:
-        scene.worker = scene.stage.service.start_worker()
+        stage.worker = stage.service.start_worker()
 
 
 @contextmanager
-def relay_killed(scene: Scene) -> Iterator[None]:
-    """Kill -9 of the relay while jobs wait; the worker starts another."""
-    with _queued(scene):
-        scene.part(RELAY).kill()
+def relay_killed(stage: NotificationStage) -> Iterator[None]:
+    """Kill the relay (SIGKILL) while jobs wait; the worker starts another."""
+    with _queued(stage):
+        stage.part(RELAY).kill()
     yield
 
 
 @contextmanager
-def queue_flushed(scene: Scene) -> Iterator[None]:
-    """Redis forgets all jobs while some wait, and who has taken one dies with it."""
-    with _queued(scene) as part, scene.redis() as redis:
+def queue_flushed(stage: NotificationStage) -> Iterator[None]:
+    """Delete all jobs while some wait, and kill the process that has taken one."""
+    with _queued(stage) as part, stage.redis() as redis:
         redis.flushall()
         part.kill()
     yield
 
 
 @contextmanager
-def queue_restarted(scene: Scene) -> Iterator[None]:
-    """Redis is shut down and started, and has nothing any more."""
-    with _queued(scene):
-        scene.stage.service.valkey.end()
-        scene.stage.service.valkey.start(scene.stage.service.home)
+def queue_restarted(stage: NotificationStage) -> Iterator[None]:
+    """Restart Redis, which is empty afterwards, while jobs wait."""
+    with _queued(stage), on_redis.restarted(stage):
+        pass
     yield
 
 
 @contextmanager
-def queue_poisoned(scene: Scene) -> Iterator[None]:
-    """A job that nobody can read, and one that does not exist, lie before all others."""
-    with scene.redis() as redis:
+def queue_poisoned(stage: NotificationStage) -> Iterator[None]:
+    """Put a job that cannot be read, and one that does not exist, before all others."""
+    with stage.redis() as redis:
         redis.hset("rq:job:poison", mapping={"data": b"\x80nonsense", "created_at": "never", "status": "queued"})
         redis.lpush(QUEUE, "poison", "no-such-job")
     yield
 
 
 @contextmanager
-def _queued(scene: Scene) -> Iterator[psutil.Process]:
-    """Jobs wait in the queue, since the process that sends does nothing during the block."""
-    part = scene.part(CHANNEL)
+def _queued(stage: NotificationStage) -> Iterator[psutil.Process]:
+    """Let jobs wait in the queue, because the process that sends is stopped during the block."""
+    part = stage.part(CHANNEL)
     part.suspend()
     try:
-        with scene.redis() as redis:
-            wait_for(lambda: bool(redis.llen(QUEUE)), "jobs wait")
+        with stage.redis() as redis:
+            wait_until(lambda: redis.llen(QUEUE), "no jobs wait", timeout_s=START_TIMEOUT_S)
         yield part
     finally:
         with suppress(psutil.NoSuchProcess):
             part.resume()
 
 
-def shop_that(behaviour: Callable[[Scene], Behaviour]) -> Callable[[Scene], AbstractContextManager[None]]:
-    """The shop behaves like this during the block, and accepts everything afterwards."""
+def receiver_behaves(
+    stage: NotificationStage, behaviour: Callable[[NotificationStage], Behaviour]
+) -> AbstractContextManager[None]:
+    """Give the receiver this behaviour until the block ends."""
+    receiver = stage.receiver
+    return during(
+        lambda: setattr(receiver, "behaviour", behaviour(stage)), lambda: setattr(receiver, "behaviour", None)
+    )
 
-    @contextmanager
-    def misbehaves(scene: Scene) -> Iterator[None]:
-        scene.shop.behaves = behaviour(scene)
-        try:
-            yield
-        finally:
-            scene.shop.behaves = None
 
-    return misbehaves
+def _receiver(name: str, behaviour: Callable[[NotificationStage], Behaviour]) -> NotificationFault:
+    happens = partial(receiver_behaves, behaviour=behaviour)
+    return NotificationFault(f"notifications: receiver {name}", happens, fails=True)
 
 
 FAULTS = (
-    NotificationFault(name="notifications: channel killed", happens=channel_killed),
-    NotificationFault(name="notifications: worker killed", happens=worker_killed),
-    NotificationFault(name="notifications: relay killed", happens=relay_killed),
-    NotificationFault(name="notifications: queue flushed", happens=queue_flushed),
-    NotificationFault(name="notifications: queue restarted", happens=queue_restarted),
-    NotificationFault(name="notifications: queue poisoned", happens=queue_poisoned),
-    NotificationFault(name="notifications: shop answers 500", happens=shop_that(lambda _: answers(500)), fails=True),
-    NotificationFault(
-        name="notifications: shop answers 429",
-        happens=shop_that(lambda _: answers(429, Retry_After=str(PATIENCE_S))),
-        fails=True,
-    ),
-    NotificationFault(
-        name="notifications: shop answers 410",
-        expected="what was refused for good is a dead letter",
-        happens=shop_that(lambda _: answers(410)),
-        fails=True,
-        final=True,
-    ),
-    NotificationFault(name="notifications: shop hangs", happens=shop_that(lambda scene: scene.shop.hangs), fails=True),
-    NotificationFault(
-        name="notifications: shop hangs up half-way",
-        happens=shop_that(lambda _: closes_after(b"HTTP/1.1 200 O")),
-        fails=True,
-    ),
+    NotificationFault("notifications: channel killed", channel_killed),
+    NotificationFault("notifications: worker killed", worker_killed),
+    NotificationFault("notifications: relay killed", relay_killed),
+    NotificationFault("notifications: queue flushed", queue_flushed),
+    NotificationFault("notifications: queue restarted", queue_restarted),
+    NotificationFault("notifications: queue poisoned", queue_poisoned),
+    _receiver("answers 500", lambda _: answers(500)),
+    _receiver("answers 429", lambda _: answers(429, Retry_After=str(RETRY_AFTER_S))),
+    replace(_receiver("answers 410", lambda _: answers(410)), expected="a refused event is a dead letter", final=True),
+    _receiver("hangs", lambda stage: stage.receiver.hang),
+    _receiver("closes half-way", lambda _: closes_after(b"HTTP/1.1 200 O")),
 )

@@ -1,76 +1,43 @@
-"""PgBouncer between the web processes and PostgreSQL breaks: refusals in time, and back by itself."""
+"""PgBouncer between the web processes and PostgreSQL breaks: 503s in time, and recovery without help."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 
-from loadtest.faults.fault import Fault, Shows, Stage
-from loadtest.faults.on_postgres import CACHED, REFUSED, REFUSED_READ
+from loadtest.faults.fault import WITHOUT_POSTGRESQL, Fault, Stage, during
 from loadtest.testbed import pgbouncer
 from loadtest.testbed.pgbouncer import PgBouncer
 
 
 def behind_pgbouncer(stage: Stage, stack: ExitStack) -> int:
-    """A web server that reaches PostgreSQL only through a PgBouncer."""
+    """Start a web server that reaches PostgreSQL only through a PgBouncer; return its port."""
     pgbouncer.prepare_role(stage.service.postgres.url)
-    stage.beside = between = PgBouncer(stage.service.home / "pgbouncer", stage.service.postgres.url)
-    stack.callback(between.end)
-    between.start()
-    return stage.service.start_web(environ={"DATABASE_URL": between.url})
+    stage.fixture = pooler = PgBouncer(stage.service.home / "pgbouncer", stage.service.postgres.url)
+    stack.callback(pooler.end)
+    pooler.start()
+    return stage.service.start_web(environ={"DATABASE_URL": pooler.url})
 
 
-def _between(stage: Stage) -> PgBouncer:
-    assert isinstance(stage.beside, PgBouncer)
-    return stage.beside
+def killed(stage: Stage) -> AbstractContextManager[None]:
+    """Kill it (SIGKILL); start it afterwards."""
+    pooler = stage.fixture_as(PgBouncer)
+    return during(pooler.kill, pooler.start)
 
 
-@contextmanager
-def killed(stage: Stage) -> Iterator[None]:
-    """Kill -9; started again afterwards."""
-    _between(stage).kill()
-    try:
-        yield
-    finally:
-        _between(stage).start()
-
-
-@contextmanager
-def paused(stage: Stage) -> Iterator[None]:
-    """`PAUSE`, as for a restart of PostgreSQL: clients may connect, and their statements wait."""
-    _between(stage).command("PAUSE")
-    try:
-        yield
-    finally:
-        _between(stage).command("RESUME")
+def paused(stage: Stage) -> AbstractContextManager[None]:
+    """`PAUSE` it, as for a restart of PostgreSQL: clients can connect, and their statements wait."""
+    pooler = stage.fixture_as(PgBouncer)
+    return during(lambda: pooler.command("PAUSE"), lambda: pooler.command("RESUME"))
 
 
 def lacks() -> str:
-    """What the machine has not, where it has no PgBouncer."""
+    """Return what is missing where this machine has no PgBouncer."""
     return "" if pgbouncer.binary() else "PgBouncer is not installed (Debian: apt-get install pgbouncer)"
 
 
+_fault = partial(Fault, promises=WITHOUT_POSTGRESQL, serves=behind_pgbouncer, lacks=lacks)
 FAULTS = (
-    Fault(
-        name="PgBouncer killed",
-        expected="503; look-ups from the cache",
-        happens=killed,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        look_up=CACHED,
-        mine=REFUSED_READ,
-        serves=behind_pgbouncer,
-        lacks=lacks,
-    ),
-    Fault(
-        name="PgBouncer paused",
-        expected="503; look-ups from the cache",
-        happens=paused,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        look_up=CACHED,
-        mine=REFUSED_READ,
-        serves=behind_pgbouncer,
-        lacks=lacks,
-    ),
+    _fault("PgBouncer killed", "503; look-ups from the cache", killed),
+    _fault("PgBouncer paused", "503; look-ups from the cache", paused),
 )

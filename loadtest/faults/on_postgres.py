@@ -1,8 +1,7 @@
-"""PostgreSQL breaks, or somebody else holds it up: short honest refusals, and back by itself."""
+"""PostgreSQL breaks, or another session blocks it: short 503s, and recovery without help."""
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -11,11 +10,22 @@ from contextlib import AbstractContextManager, contextmanager
 import psutil
 import psycopg
 
-from loadtest.faults.fault import Behind, Fault, Shows, Stage, answers
+from loadtest.faults.fault import (
+    REFUSES,
+    WITHOUT_POSTGRESQL,
+    Behind,
+    Fault,
+    Promises,
+    Stage,
+    answers,
+    during,
+)
+from loadtest.testbed.processes import kill, suspended
+from loadtest.testbed.waiting import wait_until
 
-Stranger = psycopg.Connection[tuple[object, ...]]
+Session = psycopg.Connection[tuple[object, ...]]
 
-# Who has waited for another's answer has no time left for its own.
+# A request that has waited for the response to another one has no time left for its own.
 SLOW_S = 0.6
 LONG_FREEZE_S = 20.0
 PICK_TIMEOUT_S = 10.0
@@ -30,250 +40,150 @@ STATE = "SELECT state FROM pg_stat_activity WHERE pid = %s"
 WAITS = "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
 
 
-def stranger(stage: Stage, options: str = "") -> Stranger:
-    """Somebody's session, with the server's own patience; `options` as libpq takes them."""
+def other_session(stage: Stage, options: str = "") -> Session:
+    """Open a session that is not the service's, with the server's own time-outs; `options` as in libpq."""
     url = stage.service.postgres.url
-    return psycopg.connect(url, autocommit=True, application_name="stranger", options=options)
+    return psycopg.connect(url, autocommit=True, application_name="other-session", options=options)
 
 
-def processes(stage: Stage) -> Iterator[psutil.Process]:
-    """The postmaster, and after it has had its signal every backend that it has by then."""
-    assert stage.service.postgres.child is not None
-    postmaster = psutil.Process(stage.service.postgres.child.process.pid)
-    yield postmaster
-    yield from postmaster.children()
+def stopped(stage: Stage) -> AbstractContextManager[None]:
+    """Shut it down cleanly, and start it afterwards."""
+    return during(stage.service.postgres.end, stage.service.start_postgres)
 
 
-@contextmanager
-def stopped(stage: Stage) -> Iterator[None]:
-    """Shut down cleanly, and started afterwards."""
-    stage.service.postgres.end()
-    try:
-        yield
-    finally:
-        stage.service.postgres.start(stage.service.home)
+def killed(stage: Stage) -> AbstractContextManager[None]:
+    """Kill all its processes (SIGKILL); the new server recovers first."""
+    return during(lambda: kill(stage.service.postgres.child), stage.service.start_postgres)
 
 
-def kill(stage: Stage) -> None:
-    """Kill -9 of all its processes."""
-    assert stage.service.postgres.child is not None
-    for process in list(processes(stage)):  # at once: a dead postmaster no longer has children
-        process.kill()
-    stage.service.postgres.child.process.wait(10)
-
-
-@contextmanager
-def killed(stage: Stage) -> Iterator[None]:
-    """Kill -9 of all its processes; the new one recovers first."""
-    kill(stage)
-    try:
-        yield
-    finally:
-        stage.service.postgres.start(stage.service.home)
-
-
-@contextmanager
-def frozen(stage: Stage) -> Iterator[None]:
-    """No process of it does anything; the kernel still accepts connections for it."""
-    for process in processes(stage):
-        process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in processes(stage):
-            process.send_signal(signal.SIGCONT)
+def frozen(stage: Stage) -> AbstractContextManager[None]:
+    """Stop all its processes; the kernel still accepts connections for it."""
+    return suspended(stage.service.postgres.child)
 
 
 @contextmanager
 def one_backend_frozen(stage: Stage) -> Iterator[None]:
-    """One connection of an issue pool hangs while it holds no lock; the others work."""
-    with stranger(stage) as db:
-        process = _freeze_an_idle_one(db)
+    """Stop one connection of an issue pool while it holds no lock; the others work."""
+    with other_session(stage) as db:
+        process = _suspend_an_idle_one(db)
     try:
         yield
     finally:
-        process.send_signal(signal.SIGCONT)
+        process.resume()
 
 
-def _freeze_an_idle_one(db: Stranger) -> psutil.Process:
+def _suspend_an_idle_one(db: Session) -> psutil.Process:
     give_up_s = time.monotonic() + PICK_TIMEOUT_S
     while time.monotonic() < give_up_s:
         if (row := db.execute(IDLE_ISSUER).fetchone()) is None:
             continue
         process = psutil.Process(int(str(row[0])))
-        process.send_signal(signal.SIGSTOP)
-        # Looked at again: between the look and the stop it may have begun a statement.
+        process.suspend()
+        # Checked again: it may have begun a statement between the query and the stop.
         if db.execute(STATE, [process.pid]).fetchone() == ("idle",):
             return process
-        process.send_signal(signal.SIGCONT)
+        process.resume()
     raise RuntimeError("no connection of an issue pool was ever idle")
 
 
 @contextmanager
 def row_locked(stage: Stage) -> Iterator[None]:
-    """A stranger holds the stock."""
-    with stranger(stage) as db, db.transaction():
+    """Hold a lock on the stock."""
+    with other_session(stage) as db, db.transaction():
         db.execute(LOCK_STOCK)
         yield
 
 
 @contextmanager
 def idle_in_transaction(stage: Stage) -> Iterator[None]:
-    """A stranger locks the stock and goes to lunch; his session's own time-out ends it."""
-    db = stranger(stage, "-c idle_in_transaction_session_timeout=3000")
+    """Lock the stock and do nothing more; the session's own time-out ends it."""
+    db = other_session(stage, "-c idle_in_transaction_session_timeout=3000")
     db.execute("BEGIN")
     db.execute(LOCK_STOCK)
     try:
         yield
-        _wait_until_ended(stage, db.info.backend_pid)
+        with other_session(stage) as observer:
+            wait_until(
+                lambda: observer.execute(STATE, [db.info.backend_pid]).fetchone() is None,
+                "the idle session was not ended",
+                timeout_s=PICK_TIMEOUT_S,
+            )
     finally:
         db.close()
 
 
-def _wait_until_ended(stage: Stage, pid: int) -> None:
-    give_up_s = time.monotonic() + PICK_TIMEOUT_S
-    with stranger(stage) as watcher:
-        while watcher.execute(STATE, [pid]).fetchone() is not None:
-            if time.monotonic() > give_up_s:
-                raise RuntimeError("the stranger's session was not ended")
-            time.sleep(0.02)
-
-
 @contextmanager
-def ddl_queue(stage: Stage, alter: str, table: str) -> Iterator[None]:
-    """A stranger has read the table and not ended; a change of it waits for him, and everybody for the change."""
-    with stranger(stage) as reader, stranger(stage) as changer:
+def ddl_queue(stage: Stage, column: str, table: str) -> Iterator[None]:
+    """Read a table in an open transaction: an ALTER TABLE waits for it, and all others wait for the ALTER TABLE."""
+    alter = f"ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL".encode()
+    with other_session(stage) as reader, other_session(stage) as changer:
         reader.execute("BEGIN")
         reader.execute(f"SELECT FROM {table} LIMIT 1".encode())
-        changing = threading.Thread(target=changer.execute, args=(alter.encode(),), daemon=True)
+        changing = threading.Thread(target=changer.execute, args=(alter,), daemon=True)
         changing.start()
         try:
-            _wait_until_waiting(reader, changer.info.backend_pid)
+            wait_until(
+                lambda: reader.execute(WAITS, [changer.info.backend_pid]).fetchone(),
+                "the change of the table does not wait",
+                timeout_s=PICK_TIMEOUT_S,
+            )
             yield
         finally:
             reader.execute("ROLLBACK")
             changing.join(PICK_TIMEOUT_S)
 
 
-def _wait_until_waiting(db: Stranger, pid: int) -> None:
-    give_up_s = time.monotonic() + PICK_TIMEOUT_S
-    while db.execute(WAITS, [pid]).fetchone() is None:
-        if time.monotonic() > give_up_s:
-            raise RuntimeError("the change of the table does not wait")
-        time.sleep(0.02)
-
-
-def stock_changed(stage: Stage) -> AbstractContextManager[None]:
-    """The queue stands at the stock."""
-    return ddl_queue(stage, "ALTER TABLE coupon_stock ALTER COLUMN remaining SET NOT NULL", "coupon_stock")
-
-
-def issuances_changed(stage: Stage) -> AbstractContextManager[None]:
-    """The queue stands at what the holders have."""
-    return ddl_queue(stage, "ALTER TABLE issuances ALTER COLUMN code SET NOT NULL", "issuances")
-
-
 @contextmanager
 def connections_cut(stage: Stage) -> Iterator[None]:
-    """All connections of all pools are ended, and the new ones again."""
-    with stranger(stage) as db:
+    """End all connections of all pools, and the new ones once more."""
+    with other_session(stage) as db:
         db.execute(CUT_POOLS)
         yield
         db.execute(CUT_POOLS)
 
 
 def slowed(stage: Stage) -> AbstractContextManager[None]:
-    """Each answer comes late, so that the connections are never free."""
+    """Delay each response, so that the connections are never free."""
     return stage.answers_late(SLOW_S)
 
 
-REFUSED = answers(201, 503)
-# Look-ups from the cache, which may first wait 0.3 s for a fresh value.
-CACHED = answers(200, p99_s=0.4)
-REFUSED_READ = answers(200, 503)
-
 FAULTS = (
+    Fault("PostgreSQL stopped", "503; look-ups from the cache", stopped, WITHOUT_POSTGRESQL),
+    Fault("PostgreSQL killed", "503; look-ups from the cache; no issuance is lost", killed, WITHOUT_POSTGRESQL),
     Fault(
-        name="PostgreSQL stopped",
-        expected="503; look-ups from the cache",
-        happens=stopped,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        look_up=CACHED,
-        mine=REFUSED_READ,
-    ),
-    Fault(
-        name="PostgreSQL killed",
-        expected="503; look-ups from the cache; nothing told is missing",
-        happens=killed,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        look_up=CACHED,
-        mine=REFUSED_READ,
-    ),
-    Fault(
-        name="PostgreSQL frozen for 20 s",
-        expected="503 at 200/s; look-ups from the cache",
-        happens=frozen,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        look_up=CACHED,
-        mine=REFUSED_READ,
+        "PostgreSQL frozen for 20 s",
+        "503 at 200/s; look-ups from the cache",
+        frozen,
+        WITHOUT_POSTGRESQL,
         lasts_s=LONG_FREEZE_S,
         rate_per_s=200,
     ),
     Fault(
-        name="one backend frozen",
-        expected="the other connections go on issuing",
-        happens=one_backend_frozen,
-        issue=answers(201, 503, done=0.8),
+        "one backend frozen",
+        "the other connections continue to issue",
+        one_backend_frozen,
+        Promises(answers(201, 503, done=0.8)),
+    ),
+    Fault("stock locked by another session", "503; the other endpoints alive", row_locked, REFUSES),
+    Fault("stock locked, then idle", "503 until the other session's own time-out", idle_in_transaction, REFUSES),
+    Fault(
+        "DDL queue at the stock",
+        "503; the other endpoints alive",
+        lambda stage: ddl_queue(stage, "remaining", "coupon_stock"),
+        REFUSES,
     ),
     Fault(
-        name="stock locked by a stranger",
-        expected="503; the other endpoints alive",
-        happens=row_locked,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
+        "DDL queue at the issuances",
+        "503, also of «my coupons»; look-ups from the cache",
+        lambda stage: ddl_queue(stage, "code", "issuances"),
+        WITHOUT_POSTGRESQL,  # «my coupons» holds all connections that could refresh look-ups
     ),
     Fault(
-        name="stock locked, then idle",
-        expected="503 until the stranger's own time-out",
-        happens=idle_in_transaction,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-    ),
-    Fault(
-        name="DDL queue at the stock",
-        expected="503; the other endpoints alive",
-        happens=stock_changed,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-    ),
-    Fault(
-        name="DDL queue at the issuances",
-        expected="503, also of «my coupons»; look-ups from the cache",
-        happens=issuances_changed,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        look_up=CACHED,  # «my coupons» holds all connections that could read them anew
-        mine=REFUSED_READ,
-    ),
-    Fault(
-        name="connections cut",
-        expected="few 503; new connections by themselves",
-        happens=connections_cut,
-        issue=answers(201, 503, done=0.5),
-        mine=REFUSED_READ,
+        "connections cut",
+        "few 503; new connections without help",
+        connections_cut,
+        Promises(answers(201, 503, done=0.5), mine=answers(200, 503)),
         lasts_s=1.0,
     ),
-    Fault(
-        name="PostgreSQL slow",
-        expected="no connection is ever free: 503",
-        happens=slowed,
-        issue=REFUSED,
-        shows=Shows.REFUSALS,
-        look_up=CACHED,
-        mine=REFUSED_READ,
-        behind=Behind.POSTGRESQL,
-    ),
+    Fault("PostgreSQL slow", "no connection is ever free: 503", slowed, WITHOUT_POSTGRESQL, behind=Behind.POSTGRESQL),
 )

@@ -1,62 +1,43 @@
-"""Redis breaks: issuing goes on, each process with its own counters."""
+"""Redis breaks: issuing continues, each process with its own counters."""
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
-import psutil
 from redis import Redis, RedisError
 
 from loadtest.driver.http_client import HttpConnection
-from loadtest.faults.fault import Behind, Fault, Shows, Stage, answers
+from loadtest.faults.fault import UNNOTICED, WITHOUT_REDIS, Behind, Fault, Stage, during
 from loadtest.faults.load import attempt
-from loadtest.faults.watch import counting_in_redis, samples
+from loadtest.faults.metrics_watch import counting_in_redis, samples
+from loadtest.testbed.processes import kill, suspended
 from loadtest.testbed.service import WEB_PROCESSES
 
 SLOW_S = 0.2
 USED_AGAIN_WITHIN_S = 60.0
-GOES_ON = answers(201)
 
 
-def redis_process(stage: Stage) -> psutil.Process:
-    """The server."""
-    assert stage.service.valkey.child is not None
-    return psutil.Process(stage.service.valkey.child.process.pid)
+def killed(stage: Stage) -> AbstractContextManager[None]:
+    """Kill it (SIGKILL); start a new, empty one afterwards."""
+    return during(lambda: kill(stage.service.valkey.child), stage.service.start_valkey)
 
 
-@contextmanager
-def killed(stage: Stage) -> Iterator[None]:
-    """Kill -9, and a new and empty one afterwards."""
-    redis_process(stage).kill()
-    try:
-        yield
-    finally:
-        stage.service.valkey.end()
-        stage.service.valkey.start(stage.service.home)
-
-
-@contextmanager
-def frozen(stage: Stage) -> Iterator[None]:
-    """It accepts connections, and answers nothing."""
-    process = redis_process(stage)
-    process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGCONT)
+def frozen(stage: Stage) -> AbstractContextManager[None]:
+    """Let it accept connections and answer nothing."""
+    return suspended(stage.service.valkey.child)
 
 
 def slowed(stage: Stage) -> AbstractContextManager[None]:
-    """Each answer comes, but late."""
+    """Delay each of its responses."""
     return stage.answers_late(SLOW_S)
 
 
 @contextmanager
 def flushed(stage: Stage) -> Iterator[None]:
-    """All counters and all loaded scripts are gone at once."""
+    """Delete all counters and all loaded scripts at once."""
     with Redis.from_url(stage.service.valkey.url) as redis:
         redis.flushall()
         redis.script_flush()
@@ -65,14 +46,14 @@ def flushed(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def restarted(stage: Stage) -> Iterator[None]:
-    """Shut down cleanly and started at once."""
+    """Shut it down cleanly and start it at once."""
     stage.service.valkey.end()
-    stage.service.valkey.start(stage.service.home)
+    stage.service.start_valkey()
     yield
 
 
 def is_used_again(stage: Stage) -> Iterable[str]:
-    """All processes count in Redis again, within the promised time, and say so."""
+    """Check that all processes count in Redis again within the promised time, and report it."""
     connection, give_up_s = HttpConnection(stage.port), time.monotonic() + USED_AGAIN_WITHIN_S
     with Redis.from_url(stage.service.valkey.url, socket_timeout=1) as redis:
         redis.flushall()
@@ -86,53 +67,18 @@ def is_used_again(stage: Stage) -> Iterable[str]:
 
 
 def _has_counters(redis: Redis) -> bool:
-    # Nothing else keeps anything there: no worker runs.
+    # Nothing else is kept there: no worker runs.
     try:
         return bool(redis.dbsize())
     except RedisError:
         return False
 
 
+_fault = partial(Fault, afterwards=is_used_again)
 FAULTS = (
-    Fault(
-        name="Redis killed",
-        expected="issuing goes on, no 5xx",
-        happens=killed,
-        issue=GOES_ON,
-        shows=Shows.OWN_COUNTERS,
-        afterwards=is_used_again,
-    ),
-    Fault(
-        name="Redis frozen",
-        expected="issuing goes on, no 5xx",
-        happens=frozen,
-        issue=GOES_ON,
-        shows=Shows.OWN_COUNTERS,
-        afterwards=is_used_again,
-    ),
-    Fault(
-        name="Redis slowed",
-        expected="200 ms an answer: as if it were away",
-        happens=slowed,
-        issue=GOES_ON,
-        shows=Shows.OWN_COUNTERS,
-        behind=Behind.REDIS,
-        afterwards=is_used_again,
-    ),
-    Fault(
-        name="Redis flushed",
-        expected="nothing is noticed",
-        happens=flushed,
-        issue=GOES_ON,
-        lasts_s=1.0,
-        afterwards=is_used_again,
-    ),
-    Fault(
-        name="Redis restarted",
-        expected="issuing goes on, no 5xx",
-        happens=restarted,
-        issue=GOES_ON,
-        lasts_s=1.0,
-        afterwards=is_used_again,
-    ),
+    _fault("Redis killed", "issuing continues, no 5xx", killed, WITHOUT_REDIS),
+    _fault("Redis frozen", "issuing continues, no 5xx", frozen, WITHOUT_REDIS),
+    _fault("Redis slowed", "200 ms a response: as if it were away", slowed, WITHOUT_REDIS, behind=Behind.REDIS),
+    _fault("Redis flushed", "no effect", flushed, UNNOTICED, lasts_s=1.0),
+    _fault("Redis restarted", "issuing continues, no 5xx", restarted, UNNOTICED, lasts_s=1.0),
 )

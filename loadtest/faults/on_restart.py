@@ -1,14 +1,14 @@
-"""Web servers behind a proxy are replaced one after the other: nobody notices."""
+"""Web servers behind a proxy are replaced one after the other, without an effect on users."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 from couponapp.local.processes import Child
-from loadtest.faults.fault import Fault, Stage, answers
-from loadtest.testbed.reverse_proxy import ReverseProxy, Upstream, proxy_to
+from loadtest.faults.fault import SERVES, Fault, Stage
+from loadtest.testbed.reverse_proxy import ReverseProxy
 from loadtest.testbed.service import WEB_PROCESSES
 
 TIMEOUT_S = 15.0
@@ -18,65 +18,52 @@ ALONE = {"WEB_CONCURRENCY": "1"}
 
 @dataclass
 class Instances:
-    """The web servers, by their port, and what stands in front of them."""
+    """The web servers by port, and the proxy in front of them."""
 
     proxy: ReverseProxy
     servers: dict[int, Child]
 
 
 def behind_proxy(stage: Stage, stack: ExitStack) -> int:
-    """Several web servers with one port in front."""
+    """Start several web servers and a proxy in front of them; return its port."""
     servers = {}
     for _ in range(WEB_PROCESSES):
         port = stage.service.start_web(environ=ALONE)
         servers[port] = stage.service.web
-    proxy = stack.enter_context(proxy_to(list(servers)))
-    stage.beside = Instances(proxy, servers)
+    proxy = stack.enter_context(closing(ReverseProxy(list(servers))))
+    stage.fixture = Instances(proxy, servers)
     return proxy.port
-
-
-def _instances(stage: Stage) -> Instances:
-    assert isinstance(stage.beside, Instances)
-    return stage.beside
 
 
 @contextmanager
 def restarted_in_turn(stage: Stage) -> Iterator[None]:
-    """Each is taken out of the proxy, ended with TERM, started anew and put in again."""
-    for upstream in _instances(stage).proxy.upstreams:
-        _replace(stage, upstream)
+    """Take each out of the proxy, stop it (SIGTERM), start it and put it in again."""
+    instances = stage.fixture_as(Instances)
+    for upstream in instances.proxy.upstreams:
+        old = instances.servers[upstream.port]
+        instances.proxy.take_out(upstream)
+        old.end(TIMEOUT_S)
+        if old.process.returncode:
+            stage.broken.append(f"a web server ended with {old.process.returncode} after TERM")
+        stage.service.start_web(port=upstream.port, environ=ALONE)
+        instances.servers[upstream.port] = stage.service.web
+        instances.proxy.put_in(upstream)
     yield
 
 
-def _replace(stage: Stage, upstream: Upstream) -> None:
-    instances = _instances(stage)
-    old = instances.servers[upstream.port]
-    instances.proxy.take_out(upstream)
-    old.end(TIMEOUT_S)
-    if old.process.returncode:
-        stage.broken.append(f"a web server ended with {old.process.returncode} after TERM")
-    stage.service.start_web(port=upstream.port, environ=ALONE)
-    instances.servers[upstream.port] = stage.service.web
-    instances.proxy.put_in(upstream)
-
-
 def all_serve(stage: Stage) -> Iterator[str]:
-    """Each has answered requests since it is back."""
-    for upstream in _instances(stage).proxy.upstreams:
+    """Check that each has answered requests since its restart."""
+    for upstream in stage.fixture_as(Instances).proxy.upstreams:
         if not upstream.answered:
             yield "a web server has answered nothing since it was restarted"
 
 
-READ = answers(200)
-
 FAULTS = (
     Fault(
-        name="rolling restart",
-        expected="no answer is lost, nothing refused",
-        happens=restarted_in_turn,
-        issue=answers(201),
-        look_up=READ,
-        mine=READ,
+        "rolling restart",
+        "no response is lost, nothing refused",
+        restarted_in_turn,
+        SERVES,
         mending_s=10.0,
         serves=behind_proxy,
         afterwards=all_serve,

@@ -7,27 +7,29 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import psutil
 
 from loadtest.driver.http_client import HOST
 from loadtest.faults import on_postgres, on_redis
-from loadtest.faults.fault import Fault, Lost, Shows, Stage, answers
+from loadtest.faults.fault import SERVES, Fault, Lost, Promises, Shows, Stage, answers
 from loadtest.testbed.service import WEB_PROCESSES
+from loadtest.testbed.waiting import wait_until
 
 # Some hundred for a process itself, the rest for its part of the load's connections and as many others.
 FILES = 400
 # More than the processes have room for.
 IDLE_CONNECTIONS = 800
+# What the server logs at its limit.
 FULL = "give way"
 TIMEOUT_S = 15.0
-# For some requests to be under way when the server is asked to stop.
+# For some requests to be in flight when the server is told to stop.
 GATHER_S = 0.3
 
 
 def web_processes(stage: Stage) -> list[psutil.Process]:
-    """Those that answer, the oldest first."""
+    """Return those that answer, the oldest first."""
     return sorted(
         psutil.Process(stage.service.web.process.pid).children(), key=lambda process: float(process.create_time())
     )
@@ -35,14 +37,14 @@ def web_processes(stage: Stage) -> list[psutil.Process]:
 
 @contextmanager
 def one_killed(stage: Stage) -> Iterator[None]:
-    """Kill -9 of one; gunicorn starts another."""
+    """Kill one (SIGKILL); gunicorn starts another."""
     web_processes(stage)[0].kill()
     yield
 
 
 @contextmanager
 def reloaded(stage: Stage) -> Iterator[None]:
-    """HUP: new processes come, the old ones finish what they are about."""
+    """Reload the server (SIGHUP): new processes start, the old ones finish their requests."""
     old = web_processes(stage)
     os.kill(stage.service.web.process.pid, signal.SIGHUP)
     yield
@@ -52,7 +54,7 @@ def reloaded(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def stopped(stage: Stage) -> Iterator[None]:
-    """TERM while attempts wait for the stock, which they then get; started again afterwards."""
+    """Stop the server (SIGTERM) while attempts wait for a lock, which they then get; start it afterwards."""
     with on_postgres.row_locked(stage):
         time.sleep(GATHER_S)
         stage.service.web.ask_to_end()
@@ -66,114 +68,85 @@ def stopped(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def out_of_files(stage: Stage) -> Iterator[None]:
-    """More idle connections than the processes may have files: those that wait longest give way."""
+    """Open more idle connections than the processes may have files; the server closes the longest idle ones."""
     before = web_processes(stage)
     with ExitStack() as idle:
         for _ in range(IDLE_CONNECTIONS):
             idle.enter_context(socket.create_connection((HOST, stage.port), timeout=TIMEOUT_S))
         yield
         if FULL not in stage.service.web_log():
-            stage.broken.append(f"the limit of {FILES} files was not reached, since nobody gave way")
+            stage.broken.append(f"the limit of {FILES} files was not reached: no idle connection was closed")
     if web_processes(stage) != before:
         stage.broken.append("a web process has died")
 
 
 @contextmanager
-def replaced_without_postgresql(stage: Stage) -> Iterator[None]:
-    """A process starts while PostgreSQL is away."""
-    with on_postgres.stopped(stage):
-        web_processes(stage)[0].kill()
-        yield
-
-
-@contextmanager
-def replaced_without_redis(stage: Stage) -> Iterator[None]:
-    """A process starts while Redis is frozen."""
-    with on_redis.frozen(stage):
+def replaced_during(stage: Stage, outage: AbstractContextManager[None]) -> Iterator[None]:
+    """Kill one process during an outage of something else, so that its successor starts without it."""
+    with outage:
         web_processes(stage)[0].kill()
         yield
 
 
 def are_all_there(stage: Stage) -> Iterator[str]:
-    """As many processes as before answer again."""
-    give_up_s = time.monotonic() + TIMEOUT_S
-    while len(web_processes(stage)) != WEB_PROCESSES:
-        if time.monotonic() > give_up_s:
-            yield f"{len(web_processes(stage))} web processes instead of {WEB_PROCESSES}"
-            return
-        time.sleep(0.05)
+    """Check that as many processes as before are running."""
+    otherwise = f"there are not {WEB_PROCESSES} web processes again"
+    try:
+        wait_until(lambda: len(web_processes(stage)) == WEB_PROCESSES, otherwise, timeout_s=TIMEOUT_S)
+    except RuntimeError as error:
+        yield str(error)
 
 
-READ = answers(200)
-# Of what is sent while a process is being replaced, or connections are taken away.
+# Of requests that are sent while a process is replaced, or connections are closed.
 MOST = 0.95
+MOST_ISSUE = answers(201, done=MOST)
+MOST_READ = answers(200, done=MOST)
 
 FAULTS = (
     Fault(
-        name="one web process killed",
-        expected="only what it was answering is lost",
-        happens=one_killed,
-        issue=answers(201, done=MOST),
-        look_up=READ,
-        mine=READ,
-        lost=Lost.UNDER_WAY,
+        "one web process killed",
+        "only requests that it was handling are lost",
+        one_killed,
+        Promises(MOST_ISSUE, answers(200), answers(200)),
+        Lost.UNDER_WAY,
         afterwards=are_all_there,
     ),
+    Fault("web reloaded (HUP)", "no response is lost", reloaded, SERVES, mending_s=6.0, afterwards=are_all_there),
     Fault(
-        name="web reloaded (HUP)",
-        expected="no answer is lost",
-        happens=reloaded,
-        issue=answers(201),
-        look_up=READ,
-        mine=READ,
-        mending_s=6.0,
-        afterwards=are_all_there,
-    ),
-    Fault(
-        name="web stopped (TERM) and started",
-        expected="what is under way is finished; new ones refused",
-        happens=stopped,
-        issue=answers(201),
-        look_up=READ,
-        mine=READ,
-        lost=Lost.NEWCOMERS,
+        "web stopped (TERM) and started",
+        "requests in flight are finished; new ones refused",
+        stopped,
+        SERVES,
+        Lost.NEWCOMERS,
         loses_after_s=GATHER_S,
         lasts_s=1.0,
         mending_s=10.0,
         afterwards=are_all_there,
     ),
     Fault(
-        name="web at its limit of files",
-        expected="idle connections give way; all are served",
-        happens=out_of_files,
-        issue=answers(201, done=MOST),
-        look_up=answers(200, done=MOST),
-        mine=answers(200, done=MOST),
-        lost=Lost.FEW,
+        "web at its limit of files",
+        "idle connections are closed; all requests are answered",
+        out_of_files,
+        Promises(MOST_ISSUE, MOST_READ, MOST_READ),
+        Lost.FEW,
         files=FILES,
         look_ups_connect_anew=True,
         afterwards=are_all_there,
     ),
     Fault(
-        name="web replaced, no PostgreSQL",
-        expected="503; the new one serves as soon as it can",
-        happens=replaced_without_postgresql,
-        issue=answers(201, 503),
-        shows=Shows.REFUSALS,
-        look_up=answers(200, 503),
-        mine=answers(200, 503),
-        lost=Lost.UNDER_WAY,
+        "web replaced, no PostgreSQL",
+        "503; the new process serves as soon as it can",
+        lambda stage: replaced_during(stage, on_postgres.stopped(stage)),
+        Promises(answers(201, 503), answers(200, 503), answers(200, 503), Shows.REFUSALS),
+        Lost.UNDER_WAY,
         afterwards=are_all_there,
     ),
     Fault(
-        name="web replaced, Redis frozen",
-        expected="issuing goes on in both",
-        happens=replaced_without_redis,
-        issue=answers(201, done=MOST),
-        shows=Shows.OWN_COUNTERS,
-        look_up=READ,
-        mine=READ,
-        lost=Lost.UNDER_WAY,
+        "web replaced, Redis frozen",
+        "issuing continues in both processes",
+        lambda stage: replaced_during(stage, on_redis.frozen(stage)),
+        Promises(MOST_ISSUE, answers(200), answers(200), Shows.OWN_COUNTERS),
+        Lost.UNDER_WAY,
         afterwards=are_all_there,
     ),
 )

@@ -1,4 +1,4 @@
-"""What became of a fault, as a row of a table."""
+"""The result of a fault run, as a row of a table."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Of what is broken, so much is told: the first lines say what to look at.
-MAX_TOLD = 10
-HEADINGS = ("fault", "expected", "seen", "bound", "verdict")
+from loadtest.results.tables import as_text
+
+# Broken promises that are printed: the first lines say where to look.
+MAX_SHOWN = 10
+HEADINGS = ["fault", "expected", "seen", "bound", "verdict"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One fault's.
+    """The result of one fault.
 
     Attributes:
         fault: its name.
         expected: in words.
         seen: what was measured.
-        bound: what it may be, in the same order.
-        broken: every promise that was not kept, one sentence each.
-        waited_ms: how long a little work of ours waited for a processor meanwhile, at p99.
-        ran: whether it was let happen at all.
+        bound: the bounds of `seen`, in the same order.
+        broken: every broken promise, one sentence each.
+        waited_ms: how long 5 ms of our work waited for a processor meanwhile, at p99.
+        ran: whether the fault was run at all.
     """
 
     fault: str
@@ -35,18 +37,18 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """In one word."""
+        """The verdict in one word."""
         return "BROKEN" if self.broken else "ok" if self.ran else "skipped"
 
-    def tell(self) -> str:
-        """At once, with what is broken."""
-        waited = "" if not self.ran else f" ({self.waited_ms:.0f} ms waits for a processor)"
+    def report(self) -> str:
+        """Return the lines that are printed at once, broken promises included."""
+        waited = f" ({self.waited_ms:.0f} ms waits for a processor)" if self.ran else ""
         lines = [f"{self.word:<8}{self.fault}: {self.seen}{waited}"]
-        return "\n        ".join([*lines, *self.broken[:MAX_TOLD]])
+        return "\n        ".join([*lines, *self.broken[:MAX_SHOWN]])
 
 
 def skipped(fault: str, expected: str, why: str) -> Verdict:
-    """The verdict on a fault that this machine cannot let happen; in CI nothing may be skipped.
+    """Return the verdict on a fault that this machine cannot run; in CI nothing may be skipped.
 
     Args:
         fault: its name.
@@ -58,7 +60,6 @@ def skipped(fault: str, expected: str, why: str) -> Verdict:
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
-    """All of them, in columns."""
-    rows = [HEADINGS, *((one.fault, one.expected, one.seen, one.bound, one.word) for one in verdicts)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    """Return all verdicts in columns."""
+    rows = [[one.fault, one.expected, one.seen, one.bound, one.word] for one in verdicts]
+    return as_text([HEADINGS, *rows], left=len(HEADINGS))

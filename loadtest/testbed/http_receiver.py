@@ -16,10 +16,10 @@ Behaviour = Callable[[BaseHTTPRequestHandler], None]
 
 
 def answers(status: int, **headers: str) -> Behaviour:
-    """Answer with this status.
+    """Return a behaviour that answers with a status.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         headers: more headers; `_` in a name stands for `-`.
     """
 
@@ -34,7 +34,7 @@ def answers(status: int, **headers: str) -> Behaviour:
 
 
 def closes_after(torn: bytes) -> Behaviour:
-    """Hang up when so much is said."""
+    """Return a behaviour that sends the beginning of a response and closes the connection."""
 
     def behave(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(torn)
@@ -43,6 +43,14 @@ def closes_after(torn: bytes) -> Behaviour:
         handler.close_connection = True
 
     return behave
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, *_: Any) -> None:
+        """Ignore clients that were killed."""
 
 
 @contextmanager
@@ -69,16 +77,9 @@ def receiving(
             take(self)
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, *_: Any) -> None:
-            """A client that was killed is no error of ours."""
-
-    server = Server((HOST, 0), Handler)
+    server = _QuietServer((HOST, 0), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

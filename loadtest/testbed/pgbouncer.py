@@ -1,4 +1,4 @@
-"""A PgBouncer of our own, in front of a PostgreSQL, as docs/settings.md wants it."""
+"""A PgBouncer in front of a PostgreSQL, configured as docs/settings.md recommends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import pwd
 import shutil
 import socket
-import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,16 +14,18 @@ import psycopg
 
 from couponapp.local.postgres import free_port
 from couponapp.local.processes import Child
+from loadtest.driver.http_client import HOST
+from loadtest.testbed.processes import kill
+from loadtest.testbed.waiting import wait_until
 
 START_TIMEOUT_S = 10.0
-POLL_S = 0.02
-# Which role settings the service asks for behind a pooler; its own numbers at the default deadline.
+# The role settings that the service needs behind a pooler, with its own values at the default deadline.
 ROLE_SETTINGS = {
     "statement_timeout": "800ms",
     "lock_timeout": "700ms",
     "idle_in_transaction_session_timeout": "5s",
 }
-# Fewer connections to PostgreSQL than the web processes have to it, so that they must share; more
+# Fewer connections to PostgreSQL than the web processes have to PgBouncer, so that they must share; more
 # than those that issue, so that look-ups find one while all of these wait for a lock.
 RECOMMENDED = """
 pool_mode = transaction
@@ -34,13 +36,13 @@ default_pool_size = 8
 
 
 def binary() -> str | None:
-    """The program, where this machine has it."""
-    # Debian's package puts it where an ordinary user does not look.
+    """Return the path of the program, where this machine has it."""
+    # Debian's package puts it into a directory that is not on an ordinary user's path.
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
 
 def prepare_role(url: str) -> None:
-    """Give the role of this address the settings that a pooler drops.
+    """Set, for the role of this address, the settings that a pooler drops.
 
     Args:
         url: PostgreSQL's own address.
@@ -69,48 +71,46 @@ class PgBouncer:
 
     @property
     def url(self) -> str:
-        """The database's address, through it."""
+        """The database's address through PgBouncer."""
         return self._address(self._upstream.path)
 
     def start(self) -> None:
         """Start it and wait until it listens.
 
         Raises:
-            RuntimeError: it does not; says where the log is.
+            RuntimeError: it does not start; says where the log is.
         """
         self._home.mkdir(parents=True, exist_ok=True)
         configuration = self._write_configuration()
-        # It refuses to be root; it changes its user after it has read its files.
+        # It refuses to run as root, and changes its user after it has read its files.
         other_user = ["-u", pwd.getpwnam("nobody").pw_name] if os.geteuid() == 0 else []
         log_file = self._home / "pgbouncer.log"
         with open(log_file, "ab") as log:
             self.child = Child("pgbouncer", self._home, [binary() or "", *other_user, configuration], log=log)
-        give_up_s = time.monotonic() + START_TIMEOUT_S
-        while not self._listens():
-            if time.monotonic() > give_up_s or self.child.process.poll() is not None:
-                self.child.end()
-                raise RuntimeError(f"PgBouncer does not start; see {log_file}")
-            time.sleep(POLL_S)
+        otherwise = f"PgBouncer does not start; see {log_file}"
+        try:
+            wait_until(self._listens, otherwise, timeout_s=START_TIMEOUT_S, child=self.child)
+        except RuntimeError:
+            self.child.end()
+            raise
 
     def kill(self) -> None:
-        """Kill -9."""
-        assert self.child is not None
-        self.child.process.kill()
-        self.child.process.wait(START_TIMEOUT_S)
+        """Kill it (SIGKILL)."""
+        kill(self.child)
 
     def end(self) -> None:
-        """End it."""
+        """Stop it."""
         if self.child is not None:
             self.child.end()
 
     def command(self, command: str) -> None:
-        """Say something on its console, such as `PAUSE`."""
+        """Run a command on its console, such as `PAUSE`."""
         with psycopg.connect(self._address("/pgbouncer"), autocommit=True) as console:
             console.execute(command.encode())
 
     def _address(self, path: str) -> str:
         login = self._upstream.netloc.rpartition("@")[0]
-        return urlunsplit(self._upstream._replace(netloc=f"{login}@127.0.0.1:{self._port}", path=path))
+        return urlunsplit(self._upstream._replace(netloc=f"{login}@{HOST}:{self._port}", path=path))
 
     def _write_configuration(self) -> Path:
         users, configuration = self._home / "users.txt", self._home / "pgbouncer.ini"
@@ -119,15 +119,13 @@ class PgBouncer:
         users.write_text(f'"{self._upstream.username}" "{self._upstream.password}"\n')
         configuration.write_text(
             f"[databases]\n* = host={self._upstream.hostname} port={self._upstream.port}\n"
-            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self._port}\nunix_socket_dir =\n"
+            f"[pgbouncer]\nlisten_addr = {HOST}\nlisten_port = {self._port}\nunix_socket_dir =\n"
             f"auth_type = scram-sha-256\nauth_file = {users}\nadmin_users = {self._upstream.username}\n"
             f"{self._settings}"
         )
         return configuration
 
     def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
-        except OSError:
-            return False
-        return True
+        with suppress(OSError), socket.create_connection((HOST, self._port), timeout=1):
+            return True
+        return False

@@ -18,18 +18,18 @@ _FULL, _SLOW_US, _AHEAD_S, _MET = range(4)
 
 
 class Control:
-    """What is the matter, for all processes that were started with it; at first nothing.
+    """Disk and clock of all processes that are started with `environ`; right at first.
 
     Attributes:
-        environ: what the environment of such a process needs.
+        environ: variables for the environment of such a process.
     """
 
     def __init__(self, home: Path, *, disk: Path) -> None:
         """Compile the library.
 
         Args:
-            home: an empty place for the library and the control file.
-            disk: the directory whose files lie on the disk that can be bad.
+            home: directory for the library and the control file.
+            disk: directory whose files are on the disk that can be full or slow.
 
         Raises:
             RuntimeError: it does not compile; says why.
@@ -44,47 +44,47 @@ class Control:
         }
 
     def take_over(self, postgres: EmbeddedPostgres, run_dir: Path) -> None:
-        """Start a PostgreSQL anew, now and ever after with the library.
+        """Restart a PostgreSQL with the library, which it keeps at later starts.
 
         Args:
-            postgres: the server; it is up.
-            run_dir: where its pid file lies.
+            postgres: a running server.
+            run_dir: directory of its pid file.
         """
         postgres.end()
         postgres.environ |= self.environ
         postgres.start(run_dir)
 
     def fill_disk(self) -> None:
-        """From now on no file can grow."""
+        """Let no file grow from now on."""
         self._put(_FULL, 1)
 
     def slow_disk(self, delay_s: float) -> None:
-        """From now on each write and each flush takes so many seconds longer."""
+        """Delay each write and each flush from now on, in seconds."""
         self._put(_SLOW_US, round(delay_s * 1_000_000))
 
     def mend_disk(self) -> None:
-        """The disk has room and is quick again; who waits for it does so no longer."""
+        """Make the disk fast and give it room; operations that wait for it continue."""
         self._put(_FULL, 0)
         self._put(_SLOW_US, 0)
 
     def set_clock(self, ahead_s: int) -> None:
-        """From now on the wall clock is so many seconds ahead; negative: behind; 0: right again."""
+        """Set the wall clock this many seconds ahead; negative: behind; 0: right."""
         self._put(_AHEAD_S, ahead_s)
 
     @property
     def met(self) -> int:
-        """How many calls have met any of this until now."""
+        """How many calls were changed so far."""
         return int(struct.unpack_from("q", self._file.read_bytes(), 8 * _MET)[0])
 
     def _put(self, number: int, value: int) -> None:
-        # Written in place: the processes have this very file in their memory.
+        # Written in place: the processes have mapped this very file.
         with open(self._file, "r+b", buffering=0) as file:
             file.seek(8 * number)
             file.write(struct.pack("q", value))
 
 
 def missing() -> str:
-    """What this machine lacks for it, in words; nothing where it has all."""
+    """Return what this machine lacks for it, in words; empty where it has everything."""
     if not sys.platform.startswith("linux"):
         return "needs Linux"
     return "" if shutil.which(COMPILER) else f"needs a C compiler («{COMPILER}»)"

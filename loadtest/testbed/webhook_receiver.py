@@ -1,4 +1,4 @@
-"""The other end of the webhook: a shop that accepts every event, until it is told to misbehave."""
+"""The receiver of the webhook channel: accepts every event, until it is given another behaviour."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ from http.server import BaseHTTPRequestHandler
 
 from loadtest.testbed.http_receiver import Behaviour, answers, receiving
 
-# Longer than any try lasts.
+# Longer than any delivery attempt lasts.
 HANG_S = 60.0
 
 
 class WebhookReceiver:
-    """What has come in.
+    """Counts the events that have come in.
 
     Attributes:
-        accepted: how often each event was, by its key.
-        failed: how many requests were answered otherwise, or not at all.
-        behaves: what it does instead of accepting.
-        before: called with each event that comes in.
+        accepted: how often each event was accepted, by its key.
+        failed: how many requests were answered by `behaviour`.
+        behaviour: how requests are answered instead of being accepted.
+        before: called with each request.
+        port: where it listens.
     """
 
     def __init__(self) -> None:
         self.accepted: Counter[str] = Counter()
         self.failed = 0
-        self.behaves: Behaviour | None = None
+        self.behaviour: Behaviour | None = None
         self.before: Callable[[], object] = lambda: None
         self.port = 0
         self.over = threading.Event()
         self._lock = threading.Lock()
 
     def take(self, handler: BaseHTTPRequestHandler) -> None:
-        """Take one request."""
+        """Handle one request."""
         handler.rfile.read(int(handler.headers["Content-Length"]))
         self.before()
         with self._lock:
-            behaves = self.behaves
-            if behaves is None:
+            behaviour = self.behaviour
+            if behaviour is None:
                 self.accepted[handler.headers["webhook-id"]] += 1
             else:
                 self.failed += 1
-        (behaves or answers(204))(handler)
+        (behaviour or answers(204))(handler)
 
     def at_the_next(self, act: Callable[[], object]) -> None:
-        """Do something in the middle of the next event, and not again."""
+        """Call a function once, in the middle of the next request."""
 
         def once() -> None:
             self.before = lambda: None
@@ -54,8 +55,8 @@ class WebhookReceiver:
 
         self.before = once
 
-    def hangs(self, handler: BaseHTTPRequestHandler) -> None:
-        """Say nothing, and do not hang up either."""
+    def hang(self, handler: BaseHTTPRequestHandler) -> None:
+        """Send no response, and keep the connection open."""
         self.over.wait(HANG_S)
         handler.close_connection = True
 
@@ -63,9 +64,9 @@ class WebhookReceiver:
 @contextmanager
 def running_receiver() -> Iterator[WebhookReceiver]:
     """Listen on loopback until the block ends."""
-    shop = WebhookReceiver()
-    with receiving(shop.take) as shop.port:
+    receiver = WebhookReceiver()
+    with receiving(receiver.take) as receiver.port:
         try:
-            yield shop
+            yield receiver
         finally:
-            shop.over.set()
+            receiver.over.set()

@@ -104,4 +104,4 @@ def test_with_a_standby_that_commits_do_not_wait_for_it_is_told_and_lost_and_the
     pair.standby.follow_no_more()
     told = pair.told(users())
     pair.fail_over()
-    assert broken_records(pair.standby.url, told) == [f"{CROWD} were told ISSUED and are not recorded"]
+    assert broken_records(pair.standby.url, told) == [f"{CROWD} got ISSUED and are not recorded"]

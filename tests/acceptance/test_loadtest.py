@@ -1,4 +1,4 @@
-"""The load and fault runs themselves: a short one passes, and a broken promise is told."""
+"""The tools of load and fault runs: a short run passes, and a broken promise is reported."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ def service() -> Iterator[Service]:
         yield service
 
 
-def test_a_fault_is_run_and_told() -> None:
+def test_a_fault_is_run_and_reported() -> None:
     # Whether this machine kept the bounds in time is for `make faults` to say, not for a test.
     command = [sys.executable, "-m", "loadtest.faults", "--only", "Redis flushed"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
-    assert "nothing is noticed" in done.stdout, done.stdout + done.stderr
+    assert "no effect" in done.stdout, done.stdout + done.stderr
     assert "ISSUED, slowest" in done.stdout
 
 
-def test_the_judge_of_faults_looks_for_everybody_who_was_told_issued(service: Service) -> None:
+def test_the_judge_of_faults_looks_for_the_issuance_of_every_user_who_got_issued(service: Service) -> None:
     coupon_id = service.new_coupon(1)
     issuance = issue(service.pool, coupon_id, "kim").issuance
     assert issuance is not None
     kim = ("kim", issuance.code)
     assert judge.broken_records(service.postgres.url, {kim}) == []
     missing = judge.broken_records(service.postgres.url, {kim, ("lee", "A-B")})
-    assert missing == ["1 were told ISSUED and are not recorded"]
+    assert missing == ["1 got ISSUED and are not recorded"]
     another = judge.broken_records(service.postgres.url, {kim, ("kim", "A-B")})
-    assert another == ["1 were told another code than is recorded"]
+    assert another == ["1 got another code than is recorded"]
     service.pool.execute("UPDATE coupon_stock SET remaining = 1 WHERE coupon_id = %s", [coupon_id])
     assert judge.broken_records(service.postgres.url, {kim}) != []
     service.pool.execute("UPDATE coupon_stock SET remaining = 0 WHERE coupon_id = %s", [coupon_id])
 
 
 class Stalling(BaseHTTPRequestHandler):
-    """Answers nothing until it is let go."""
+    """Answers nothing until `go` is set."""
 
     protocol_version = "HTTP/1.1"
     go = threading.Event()
@@ -79,7 +79,7 @@ def stalling() -> Iterator[int]:
     server.server_close()
 
 
-def test_a_stall_is_in_the_latency_of_every_request_that_was_planned_meanwhile(stalling: int) -> None:
+def test_a_stall_counts_in_the_latency_of_every_request_that_was_planned_meanwhile(stalling: int) -> None:
     # With one connection the second request leaves late; its latency counts from its planned time.
     threading.Timer(1.0, Stalling.go.set).start()
     plan = [Arrival(at_s, "get", request_bytes("GET", "/")) for at_s in (0.0, 0.1, 0.2)]
@@ -88,14 +88,14 @@ def test_a_stall_is_in_the_latency_of_every_request_that_was_planned_meanwhile(s
     assert latencies_s == sorted(latencies_s, reverse=True)
 
 
-def test_the_closed_loop_counts_what_was_answered(stalling: int) -> None:
+def test_the_closed_loop_counts_the_responses(stalling: int) -> None:
     Stalling.go.set()
     rate, statuses = closed_loop(stalling, [request_bytes("GET", "/")], clients=2, seconds=0.3)
     assert rate > 0
     assert statuses == {200}
 
 
-def test_a_kept_connection_that_the_server_has_let_go_of_is_made_anew_and_no_answer_lost(stalling: int) -> None:
+def test_a_kept_connection_that_the_server_has_closed_is_reopened_and_no_response_is_lost(stalling: int) -> None:
     Stalling.go.set()
     connection = HttpConnection(stalling)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -107,7 +107,7 @@ def test_a_kept_connection_that_the_server_has_let_go_of_is_made_anew_and_no_ans
     connection.close()
 
 
-def test_a_relay_passes_on_and_makes_answers_late(stalling: int) -> None:
+def test_a_proxy_forwards_and_delays_responses(stalling: int) -> None:
     Stalling.go.set()
     with relay_to(f"http://127.0.0.1:{stalling}") as relay:
         connection = HttpConnection(relay.port)

@@ -79,7 +79,7 @@ def test_where_they_are_not_taken_out_of_the_proxy_first_it_is_noticed(stage: St
     # The negative control of the test above.
     servers = instances(stage).servers
     careless = Careless(list(servers))
-    stage.port, stage.beside = careless.port, Instances(careless, servers)
+    stage.port, stage.fixture = careless.port, Instances(careless, servers)
     with pressed(stage) as answers, on_restart.restarted_in_turn(stage):
         pass
     careless.close()
@@ -87,5 +87,5 @@ def test_where_they_are_not_taken_out_of_the_proxy_first_it_is_noticed(stage: St
 
 
 def instances(stage: Stage) -> Instances:
-    assert isinstance(stage.beside, Instances)
-    return stage.beside
+    assert isinstance(stage.fixture, Instances)
+    return stage.fixture

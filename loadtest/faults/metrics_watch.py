@@ -1,4 +1,4 @@
-"""Looks at the service's own metrics all the time."""
+"""Watches the service's own metrics during a fault."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from loadtest.driver.background import running_in_background
 from loadtest.driver.http_client import HOST
 from loadtest.testbed.service import WEB_PROCESSES
 
+# A circuit stays open for seconds, and each process reports its state every two.
 POLL_S = 0.5
 CIRCUIT, COUNTING_IN_REDIS = (next(iter(gauge.describe())).name for gauge in (BREAKER_STATE, LIMITS_SHARED))
 
 
-class Watch:
-    """What the metrics have shown until now.
+class MetricsWatch:
+    """What the metrics have shown so far.
 
     Attributes:
-        circuit_opened: in any process.
-        without_redis: some process has counted its limits by itself after all had counted in Redis.
+        circuit_opened: the circuit was open in any process.
+        without_redis: a process has counted its limits by itself after all had counted in Redis.
     """
 
     def __init__(self, port: int) -> None:
-        """Begin with nothing seen.
+        """Start with nothing seen.
 
         Args:
             port: of the web server.
@@ -36,24 +37,22 @@ class Watch:
         self._port = port
         self._all_with_redis = False
 
-    def looking(self) -> AbstractContextManager[None]:
-        """Look during the block."""
-        # A circuit stays open for seconds, and each process tells its state every two.
+    def watching(self) -> AbstractContextManager[None]:
+        """Read the metrics in the background until the block ends."""
         return running_in_background(self._look, every_s=POLL_S)
 
     def _look(self) -> None:
         if shown := samples(self._port):
-            self._note(shown)
-
-    def _note(self, shown: list[Sample]) -> None:
-        self.circuit_opened |= any(one.name == CIRCUIT and one.labels["state"] == "open" and one.value for one in shown)
-        counting = counting_in_redis(shown)
-        self._all_with_redis |= counting == WEB_PROCESSES
-        self.without_redis |= self._all_with_redis and counting < WEB_PROCESSES
+            self.circuit_opened |= any(
+                one.name == CIRCUIT and one.labels["state"] == "open" and one.value for one in shown
+            )
+            counting = counting_in_redis(shown)
+            self._all_with_redis |= counting == WEB_PROCESSES
+            self.without_redis |= self._all_with_redis and counting < WEB_PROCESSES
 
 
 def samples(port: int) -> list[Sample]:
-    """All that the web server's metrics show; nothing where it does not answer.
+    """Return all samples of the web server's metrics; none where it does not answer.
 
     Args:
         port: of the web server.
@@ -67,9 +66,5 @@ def samples(port: int) -> list[Sample]:
 
 
 def counting_in_redis(shown: list[Sample]) -> int:
-    """How many web processes count their limits in Redis.
-
-    Args:
-        shown: all metrics.
-    """
+    """Return how many web processes count their limits in Redis, according to all samples of the metrics."""
     return round(sum(one.value for one in shown if one.name == COUNTING_IN_REDIS))
