@@ -1,66 +1,144 @@
-"""The whole service on free ports and in a directory of its own, for a load run, a fault run or a benchmark."""
+"""The service on free ports and in a directory of its own, for a load, a fault, a benchmark or a test."""
 
 from __future__ import annotations
 
+import http.client
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from couponapp.auth import tokens
 from couponapp.config import settings
 from couponapp.config.settings import Settings
-from couponapp.local.postgres import EmbeddedPostgres, free_port
+from couponapp.local.postgres import free_port
 from couponapp.local.processes import Child
 from couponapp.local.valkey import EmbeddedValkey
 from couponapp.planning import coupons
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
-from loadtest.driver.http_client import HttpConnection, request_bytes
-from loadtest.testbed.waiting import wait_until
+from loadtest.testbed.postgres import new_postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 30.0
+POLL_S = 0.02
+PROBE_TIMEOUT_S = 2.0
+NICENESS = 10
+# What may get into the service from the environment of whoever starts it.
+KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
 # Longer than the clock of a web process is ever wrong.
 TOKEN_TTL_S = 4 * 3600
 WEB_PROCESSES = 2
 
 
-class Service:
-    """PostgreSQL, Valkey, gunicorn and the worker, all on loopback.
+@dataclass(frozen=True)
+class WebServer:
+    """A running gunicorn.
 
     Attributes:
-        home: directory of data, logs and messages.
-        environ: environment of its processes.
-        config: its settings.
-        pool: a connection to its database.
-        web: the web server that was started last.
+        port: on loopback.
+        child: its main process.
+        environ: its whole environment.
+        log: what it and its processes write.
     """
 
+    port: int
+    child: Child
+    environ: Mapping[str, str]
+    log: Path
+
+    def said(self) -> str:
+        """Return what it has logged so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+def base_environ(database_url: str, redis_url: str) -> dict[str, str]:
+    """Return what every process of the service needs, and none of the settings of whoever starts it."""
+    return {
+        **{name: os.environ[name] for name in KEPT if name in os.environ},
+        "PYTHONPATH": str(ROOT),
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+    }
+
+
+def start_web(
+    home: Path,
+    environ: Mapping[str, str],
+    app: str = "wsgi:app",
+    arguments: Sequence[str] = (),
+    *,
+    port: int | None = None,
+    files: int | None = None,
+    probe: str = "/livez",
+) -> WebServer:
+    """Start gunicorn with the project's settings and wait until its probe answers 200.
+
+    Args:
+        home: where its log, its pid file and its metrics go.
+        environ: its whole environment; `WEB_CONCURRENCY` is how many processes it has.
+        app: the application.
+        arguments: more for gunicorn.
+        port: a free one when left out.
+        files: how many files and connections each of its processes may have open.
+        probe: the path of the probe.
+
+    Raises:
+        RuntimeError: it ends, or the probe does not answer 200 in time; the message has the log.
+    """
+    port = port or free_port()
+    name = f"web-{port}"
+    full = {**environ, "PORT": str(port), "COUPON_METRICS_DIR": str(home / f"metrics-{port}")}
+    limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(files)] if files else []
+    command = [*limited, sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *arguments, app]
+    web = WebServer(port, _start(home, name, command, full), full, home / f"{name}.log")
+    give_up_s = time.monotonic() + START_TIMEOUT_S
+    while not _answers(port, probe):
+        if time.monotonic() > give_up_s or web.child.process.poll() is not None:
+            web.child.end()
+            raise RuntimeError(f"gunicorn does not answer {probe}; its log: {web.said()}")
+        time.sleep(POLL_S)
+    return web
+
+
+def start_worker(home: Path, environ: Mapping[str, str], *, niceness: int = NICENESS) -> Child:
+    """Start the notification worker.
+
+    Args:
+        home: where its log and its pid file go.
+        environ: its whole environment.
+        niceness: how far it stands back behind the web processes; as in `make run` when left out.
+    """
+    command = ["nice", "-n", str(niceness), sys.executable, "-m", "couponapp.worker"]
+    return _start(home, "worker", command, environ)
+
+
+class Service:
+    """PostgreSQL, Valkey, gunicorn and the worker, all ours and all on loopback."""
+
     def __init__(self, home: Path, stack: ExitStack, environ: Mapping[str, str]) -> None:
-        """Start the servers; the web server and the worker have functions of their own.
+        """Start PostgreSQL and Valkey; the stack ends them.
 
         Args:
-            home: directory for data, logs and messages.
-            stack: stops everything when it is closed.
+            home: where data, logs and messages go.
+            stack: what ends it.
             environ: settings of the service, by name.
         """
         self.home = home
         self._stack = stack
-        self.postgres = EmbeddedPostgres(home / "postgres", password="load", port=free_port())
+        self.postgres = new_postgres(home / "postgres")
         self.valkey = EmbeddedValkey(home / "valkey", password="load", port=free_port())
         for server in (self.postgres, self.valkey):
             stack.callback(server.end)
             server.start(home)
         migrations.migrate(self.postgres.url)
         self.environ = {
-            **{name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ},
-            "PYTHONPATH": str(ROOT),
+            **base_environ(self.postgres.url, self.valkey.url),
             "WEB_CONCURRENCY": str(WEB_PROCESSES),
-            "DATABASE_URL": self.postgres.url,
-            "REDIS_URL": self.valkey.url,
             "COUPON_JWT_SECRET": "load-secret-of-32-bytes-or-more-for-hs256",
             "COUPON_SECRET_KEY": "load-session-key-of-32-bytes-or-more",
             "COUPON_NOTIFY_DIR": str(home / "notifications"),
@@ -82,61 +160,49 @@ class Service:
     def start_web(
         self,
         app: str = "wsgi:app",
+        arguments: Sequence[str] = (),
         *,
         port: int | None = None,
         files: int | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> int:
-        """Start gunicorn with the project's settings; return its port.
+        """Start a web server of this service and return its port; arguments and errors as of `start_web`.
 
         Args:
-            app: WSGI application.
-            port: a free one when None.
+            app: the application.
+            arguments: more for gunicorn.
+            port: a free one when left out.
             files: how many files and connections each of its processes may have open.
             environ: settings that differ from the service's.
-
-        Raises:
-            RuntimeError: it does not answer; says where the log is.
         """
-        port = port or free_port()
-        name = f"web-{port}"
-        self._web_log = self.home / f"{name}.log"
-        metrics_dir = str(self.home / f"metrics-{port}")
-        full = {**self.environ, "PORT": str(port), "COUPON_METRICS_DIR": metrics_dir, **(environ or {})}
-        limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(files)] if files else []
-        command = [*limited, sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", app]
-        self.web = self._start(name, command, full)
-        otherwise = f"gunicorn does not answer; see {self._web_log}"
-        wait_until(lambda: _answers(port), otherwise, timeout_s=START_TIMEOUT_S, child=self.web)
-        return port
+        web = start_web(self.home, {**self.environ, **(environ or {})}, app, arguments, port=port, files=files)
+        self._web_log, self.web = web.said, self._keep(web.child)
+        return web.port
 
     def web_log(self) -> str:
-        """Return the log of the web server that was started last."""
-        return self._web_log.read_text(encoding="utf-8", errors="replace")
+        """Return what the web server that was started last has logged."""
+        return self._web_log()
 
     def start_worker(self) -> Child:
-        """Start the notification worker, at a lower priority than the web processes, as in `make run`."""
-        command = ["nice", "-n", "10", sys.executable, "-m", "couponapp.worker"]
-        return self._start("worker", command, self.environ)
+        """Start the notification worker."""
+        return self._keep(start_worker(self.home, self.environ))
 
     def new_coupon(self, total: int, *, opens_in_s: float = -60.0) -> int:
-        """Create a coupon, which is open unless told otherwise; return its id."""
+        """Create a coupon and return its id; it is open now unless another time is given."""
         return coupons.create(self.pool, name="부하 시험 쿠폰", total=total, opens_at=opens_in_s, closes_at=86_400.0)
 
     def token(self, user: str) -> str:
-        """Return a token for a user."""
+        """Sign a token for a user."""
         return tokens.sign(self.config, user, ttl_s=TOKEN_TTL_S)
 
-    def _start(self, name: str, command: list[str], environ: Mapping[str, str]) -> Child:
-        with open(self.home / f"{name}.log", "ab") as log:
-            child = Child(name, self.home, command, environ=environ, log=log, directory=ROOT)
+    def _keep(self, child: Child) -> Child:
         self._stack.callback(child.end)
         return child
 
 
 @contextmanager
 def running_service(**environ: str) -> Iterator[Service]:
-    """Start a service in a temporary directory; stop and remove it when the block ends.
+    """Start a service in a temporary directory, and end and remove it afterwards.
 
     Args:
         environ: settings that differ from the defaults.
@@ -145,8 +211,17 @@ def running_service(**environ: str) -> Iterator[Service]:
         yield Service(Path(home), stack, environ)
 
 
-def _answers(port: int) -> bool:
-    connection = HttpConnection(port, timeout_s=2)
-    status = connection.exchange(request_bytes("GET", "/livez")).status
-    connection.close()
-    return status == 200
+def _start(home: Path, name: str, command: list[str], environ: Mapping[str, str]) -> Child:
+    with open(home / f"{name}.log", "ab") as log:
+        return Child(name, home, command, environ=environ, log=log, directory=ROOT)
+
+
+def _answers(port: int, probe: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", probe)
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()

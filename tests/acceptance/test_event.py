@@ -98,8 +98,7 @@ def acknowledged(told: list[Told]) -> dict[str, str]:
 
 def notified(directory: Path) -> Counter[str]:
     """How many times the worker sent something to each user: by its log, since a file counts once."""
-    logs = "".join(path.read_text() for path in directory.glob("worker-*.log"))
-    sent = Counter(re.findall(r"notified: issuance (\d+) ", logs))
+    sent = Counter(re.findall(r"notified: issuance (\d+) ", (directory / "worker.log").read_text()))
     users: Counter[str] = Counter()
     for path in (directory / "notifications").glob("*.txt"):
         user = path.read_text().splitlines()[0].removeprefix("받는 사람: ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,10 +15,11 @@ from couponapp.local.postgres import free_port
 from couponapp.local.valkey import binary
 from couponapp.notifying import jobs
 from couponapp.storage.pool import Pool
+from loadtest.testbed.service import start_worker
 from tests.support.mailbox import Mailbox, running_mailbox
 from tests.support.notifying import count
 from tests.support.receiver import SECRET, Receiver, running_receiver
-from tests.support.servers import ROOT, end, service_environ, wait_until
+from tests.support.servers import END_TIMEOUT_S, service_environ, wait_until
 
 HEAL_S = 60.0
 
@@ -61,14 +61,14 @@ class Queue:
 class Worker:
     """The worker and its parts."""
 
-    def __init__(self, environ: dict[str, str], log: Path) -> None:
+    def __init__(self, environ: dict[str, str], directory: Path) -> None:
         self._environ = environ
-        self._log = open(log, "ab")  # noqa: SIM115  # open while the worker runs
+        self._directory = directory
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "couponapp.worker"]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=self._environ, stdout=self._log, stderr=self._log)
+        self._child = start_worker(self._directory, self._environ, niceness=0)
+        self.process = self._child.process
 
     def part(self, name: str) -> psutil.Process | None:
         try:
@@ -95,8 +95,7 @@ class Worker:
         self.start()
 
     def end(self) -> None:
-        end(self.process)
-        self._log.close()
+        self._child.end(END_TIMEOUT_S)
 
 
 class Stage:
@@ -128,7 +127,7 @@ class Stage:
             COUPON_EMAIL_TO="{user_id}@members.shop.example",
             COUPON_LOG_LEVEL="warning",
         )
-        self.worker = Worker(environ, directory / "worker.log")
+        self.worker = Worker(environ, directory)
         stack.callback(self.worker.end)
 
     def missing(self, issuances: list[int]) -> set[str]:

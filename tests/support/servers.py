@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,12 +17,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
-from couponapp.local.postgres import EmbeddedPostgres, free_port
+from couponapp.local.postgres import EmbeddedPostgres
+from loadtest.testbed.postgres import new_postgres
+from loadtest.testbed.service import WebServer, base_environ, start_web, start_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 JWT_SECRET = "test-secret-of-32-bytes-or-more-for-hs256"
 SECRET_KEY = "test-session-key-of-32-bytes-or-more"
-START_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 10.0
 _numbers = itertools.count(1)
 
 
@@ -39,12 +40,8 @@ def wait_until(condition: Any, *, timeout_s: float, what: str) -> Any:
 
 def service_environ(database_url: str, redis_url: str, **more: str) -> dict[str, str]:
     """The environment of a service under test: nothing of the person's own settings gets in."""
-    keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return {
-        **keep,
-        "PYTHONPATH": str(ROOT),
-        "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
+        **base_environ(database_url, redis_url),
         "COUPON_JWT_SECRET": JWT_SECRET,
         "COUPON_SECRET_KEY": SECRET_KEY,
         "COUPON_DEMO_LOGIN": "1",
@@ -72,14 +69,14 @@ class Answer:
         return str(self.json["code"])
 
 
-@dataclass
-class Web:
-    """A running web server."""
+@dataclass(frozen=True)
+class Web(WebServer):
+    """A running web server, and a client of it."""
 
-    port: int
-    process: subprocess.Popen[bytes]
-    environ: Mapping[str, str]
-    log: Path
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """Its main process."""
+        return self.child.process
 
     def request(
         self, method: str, path: str, *, token: str = "", headers: Mapping[str, str] | None = None, body: bytes = b""
@@ -119,54 +116,25 @@ def running_web(
     probe: str = "/readyz",
     files: int | None = None,
 ) -> Iterator[Web]:
-    """Start gunicorn with the project's own settings and these arguments, wait until the probe says yes, end it.
-
-    `files` is how many files and connections each of its processes may have open.
-    """
-    port = free_port()
-    number = next(_numbers)
-    log = directory / f"web-{number}.log"
-    full = {
-        **environ,
-        "PORT": str(port),
-        "WEB_CONCURRENCY": str(processes),
-        "COUPON_METRICS_DIR": str(directory / f"metrics-{number}"),
-    }
-    limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(files)] if files else []
-    command = [*limited, sys.executable, "-m", "gunicorn", *arguments, app]
-    with open(log, "wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=full, stdout=output, stderr=output)
-    web = Web(port, process, full, log)
+    """Start gunicorn, wait until the probe says yes, and end it after the block; more in `start_web`."""
+    full = {**environ, "WEB_CONCURRENCY": str(processes)}
+    web = Web(**vars(start_web(directory, full, app, arguments, files=files, probe=probe)))
     try:
-        wait_until(
-            lambda: process.poll() is not None or _says_yes(web, probe), timeout_s=START_TIMEOUT_S, what=f"{probe}: yes"
-        )
-        assert process.poll() is None, log.read_text()
         yield web
     finally:
-        end(process)
-
-
-def _says_yes(web: Web, probe: str) -> bool:
-    try:
-        return web.request("GET", probe).status == 200
-    except OSError:
-        return False
+        web.child.end(END_TIMEOUT_S)
 
 
 @contextmanager
 def running_worker(directory: Path, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the notification worker; its messages go to `directory/notifications`."""
-    log = directory / f"worker-{next(_numbers)}.log"
+    """Start the notification worker and end it after the block; its messages go to `directory/notifications`."""
+    # Not behind everything else that the tests do at the same time.
     full = {**environ, "COUPON_NOTIFY_DIR": str(directory / "notifications")}
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "couponapp.worker"], cwd=ROOT, env=full, stdout=output, stderr=output
-        )
+    worker = start_worker(directory, full, niceness=0)
     try:
-        yield process
+        yield worker.process
     finally:
-        end(process)
+        worker.end(END_TIMEOUT_S)
 
 
 def end(process: subprocess.Popen[bytes]) -> int:
@@ -174,7 +142,7 @@ def end(process: subprocess.Popen[bytes]) -> int:
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
     return process.wait(5)
@@ -201,8 +169,7 @@ def with_database(url: str, name: str) -> str:
 @contextmanager
 def own_postgres(directory: Path, *options: str) -> Iterator[EmbeddedPostgres]:
     """A server that a test may kill."""
-    directory.mkdir(parents=True, exist_ok=True)
-    server = EmbeddedPostgres(directory / "postgres", password="test", port=free_port(), options=options)
+    server = new_postgres(directory / "postgres", *options)
     server.start(directory)
     try:
         yield server
