@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -17,57 +16,66 @@ from redis import Redis
 from couponapp.auth import tokens
 from couponapp.config import settings
 from couponapp.config.settings import Settings
-from couponapp.local.postgres import EmbeddedPostgres, free_port
+from couponapp.local.postgres import free_port
 from couponapp.local.valkey import EmbeddedValkey
 from couponapp.planning import coupons
 from couponapp.services import Services
-from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
 from couponapp.web import create_app
 from couponapp.web.current import EXTENSION
+from loadtest.testbed.postgres import new_postgres
+from tests.support.databases import Databases, cheapen_logins, with_database
+from tests.support.memory import memory_directory
 from tests.support.postgres_proxy import PostgresProxy, relay_to
-from tests.support.servers import fresh_database, service_environ, with_database
+from tests.support.servers import service_environ
 
-TEMPLATE = f"couponapp_template_{os.getpid()}"
+pytest_plugins = ["tests.support.parallel"]
+
+# What a Redis has when nothing else is configured.
+REDIS_DATABASES = 16
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def pytest_configure() -> None:
-    """TERM as Ctrl-C: what the tests have started is ended, and not left behind."""
+    """Treat TERM like Ctrl-C: what the tests have started is ended, and not left behind."""
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by TERM"))
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without Chromium a person's run skips the browser tests with a word; CI fails."""
-    if CHROMIUM is not None:
-        return
-    if os.environ.get("CI"):
-        raise pytest.UsageError("CI needs Chromium for the browser tests")
+    """Skip the browser tests where there is no Chromium."""
     for item in items:
-        if item.get_closest_marker("browser"):
+        if CHROMIUM is None and item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.skip(reason="no Chromium on this machine"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail in CI when a test was skipped: there, nothing may be missing that a test needs."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server on which tests make databases of their own."""
+    """A PostgreSQL server on which tests create databases of their own."""
     if url := os.environ.get("DATABASE_URL"):
         yield url
         return
-    directory = tmp_path_factory.mktemp("postgres")
-    # No test pulls the plug on this one (those have their own), so nothing must reach the disk.
-    server = EmbeddedPostgres(directory, password="test", port=free_port(), options=("fsync=off",))
-    server.start(directory)
-    yield server.url
-    server.end()
+    with memory_directory(tmp_path_factory.mktemp("postgres")) as directory:
+        # No test pulls the plug on this one (those have their own), so nothing must reach the disk.
+        server = new_postgres(directory / "postgres", "fsync=off", "full_page_writes=off", "max_wal_size=64MB")
+        server.start(directory)
+        cheapen_logins(server.url)
+        yield server.url
+        server.end()
 
 
 @pytest.fixture(scope="session")
-def redis_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis server; where it is not our own, the tests keep to its database 15."""
+def redis_server_url(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
+    """A Redis server; where it is not our own, each test process keeps to one of its last databases."""
     if url := os.environ.get("REDIS_URL"):
-        yield with_database(url, "15")
+        yield with_database(url, str(REDIS_DATABASES - 1 - int(worker_id.removeprefix("gw").replace("master", "0"))))
         return
     directory = tmp_path_factory.mktemp("valkey")
     server = EmbeddedValkey(directory, password="test", port=free_port())
@@ -92,20 +100,17 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def template(postgres_url: str) -> Iterator[str]:
-    """A database built from the migrations, to be cloned."""
-    with psycopg.connect(postgres_url, autocommit=True) as admin:
-        admin.execute(f'CREATE DATABASE "{TEMPLATE}"'.encode())
-    migrations.migrate(with_database(postgres_url, TEMPLATE))
-    yield TEMPLATE
-    with psycopg.connect(postgres_url, autocommit=True) as admin:
-        admin.execute(f'DROP DATABASE "{TEMPLATE}" WITH (FORCE)'.encode())
+def databases(postgres_url: str) -> Iterator[Databases]:
+    """Creates databases with all migrations on that server."""
+    databases = Databases(postgres_url)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture
-def database_url(postgres_url: str, template: str) -> Iterator[str]:
+def database_url(databases: Databases) -> Iterator[str]:
     """A database of this test alone."""
-    with fresh_database(postgres_url, template=template) as url:
+    with databases.fresh() as url:
         yield url
 
 

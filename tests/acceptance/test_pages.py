@@ -19,7 +19,8 @@ from couponapp.planning import coupons
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
 from tests.conftest import CHROMIUM
-from tests.support.servers import Web, fresh_database, own_postgres, running_web, service_environ, wait_until
+from tests.support.databases import Databases
+from tests.support.servers import Web, own_postgres, running_web, service_environ, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -45,14 +46,12 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def service(
-    postgres_url: str, template: str, redis_server_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Web]:
+def service(databases: Databases, redis_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     """One service for all tests here; each makes coupons and users of its own."""
     with Redis.from_url(redis_server_url) as client:
         client.flushdb()
     with (
-        fresh_database(postgres_url, template=template) as url,
+        databases.fresh() as url,
         running_web(tmp_path_factory.mktemp("pages"), service_environ(url, redis_server_url)) as web,
     ):
         yield web

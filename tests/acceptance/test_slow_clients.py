@@ -18,7 +18,8 @@ from couponapp.config import settings
 from couponapp.planning import coupons
 from couponapp.server import open_files
 from couponapp.storage.pool import Pool, Timeouts
-from tests.support.servers import Answer, Web, fresh_database, running_web, service_environ, wait_until
+from tests.support.databases import Databases
+from tests.support.servers import Answer, Web, running_web, service_environ, wait_until
 from tests.support.shape import told
 
 STYLE_SHEET = "/static/vendor/pico-2.1.1.indigo.min.css"
@@ -44,9 +45,9 @@ HALF_A_BODY = HALVES["half a body"]
 
 
 @pytest.fixture(scope="module")
-def environ(postgres_url: str, template: str, redis_server_url: str) -> Iterator[dict[str, str]]:
+def environ(databases: Databases, redis_server_url: str) -> Iterator[dict[str, str]]:
     """The environment of every server here, with one coupon in its database: number 1."""
-    with fresh_database(postgres_url, template=template) as url:
+    with databases.fresh() as url:
         pool = Pool(url, name="test", max_size=1, timeouts=Timeouts.within(20_000))
         assert coupons.create(pool, name="쿠폰", total=1000, opens_at=-60.0, closes_at=3600.0) == 1
         pool.close()

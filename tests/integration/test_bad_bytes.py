@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from couponapp.web.inputs import MAX_BODY_BYTES
-from tests.support.servers import Answer, Web, fresh_database, running_web, service_environ
+from tests.support.databases import Databases
+from tests.support.servers import Answer, Web, running_web, service_environ
 from tests.support.shape import told
 
 
 @pytest.fixture(scope="module")
-def web(
-    postgres_url: str, template: str, redis_server_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Web]:
+def web(databases: Databases, redis_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     """Gunicorn with the project's settings, for the whole file; its log must stay free of stack traces."""
     directory = tmp_path_factory.mktemp("bad-input")
-    with fresh_database(postgres_url, template=template) as url:
+    with databases.fresh() as url:
         environ = service_environ(url, redis_server_url)
         with running_web(directory, environ, processes=1) as web:
             yield web

@@ -17,7 +17,8 @@ import pytest
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from couponapp.web.proxies import TrustedProxies
-from tests.support.servers import ROOT, Web, end, fresh_database, running_web, service_environ, wait_until
+from tests.support.databases import Databases
+from tests.support.servers import ROOT, Web, end, running_web, service_environ, wait_until
 
 APP = "tests.support.address_app:app"
 PEER = "127.0.0.1"  # the last proxy, as gunicorn sees it
@@ -96,13 +97,13 @@ FORGERIES = [
 
 @pytest.fixture(scope="module")
 def serve(
-    postgres_url: str, template: str, redis_server_url: str, tmp_path_factory: pytest.TempPathFactory
+    databases: Databases, redis_server_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[int], Web]]:
     """A server with so many trusted proxies; each number is started once."""
     directory = tmp_path_factory.mktemp("address")
     servers: dict[int, Web] = {}
     with ExitStack() as stack:
-        url = stack.enter_context(fresh_database(postgres_url, template=template))
+        url = stack.enter_context(databases.fresh())
 
         def server(hops: int) -> Web:
             if hops not in servers:

@@ -14,7 +14,8 @@ from flask.testing import FlaskClient
 
 from couponapp.server.client_connection import MAX_HEAD_BYTES
 from couponapp.web.inputs import MAX_BODY_BYTES
-from tests.support.servers import Answer, Web, fresh_database, running_web, service_environ, wait_until
+from tests.support.databases import Databases
+from tests.support.servers import Answer, Web, running_web, service_environ, wait_until
 from tests.support.shape import shape, told
 
 BOUND_S = 30.0
@@ -25,11 +26,9 @@ INVALID = (400, "INVALID_REQUEST")
 
 
 @pytest.fixture(scope="module")
-def web(
-    postgres_url: str, template: str, redis_server_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Web]:
+def web(databases: Databases, redis_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     """One process for the whole file, whose log must stay free of stack traces."""
-    with fresh_database(postgres_url, template=template) as url:
+    with databases.fresh() as url:
         environ = service_environ(url, redis_server_url)
         with running_web(tmp_path_factory.mktemp("worker"), environ, processes=1) as web:
             yield web

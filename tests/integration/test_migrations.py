@@ -13,15 +13,16 @@ import pytest
 from couponapp.errors import ConfigurationError
 from couponapp.storage import migrations
 from couponapp.storage.migrations import migrate
-from tests.support.servers import fresh_database, wait_until
+from tests.support.databases import Databases
+from tests.support.servers import wait_until
 
 LEDGER = "SELECT version, name FROM schema_migrations ORDER BY version"
 
 
 @pytest.fixture
-def empty_url(postgres_url: str) -> Iterator[str]:
+def empty_url(databases: Databases) -> Iterator[str]:
     """A database that no migration has touched."""
-    with fresh_database(postgres_url) as url:
+    with databases.fresh(migrated=False) as url:
         yield url
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
-import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
-
-import psycopg
 
 from couponapp.local.postgres import EmbeddedPostgres
 from loadtest.testbed.postgres import new_postgres
@@ -25,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 JWT_SECRET = "test-secret-of-32-bytes-or-more-for-hs256"
 SECRET_KEY = "test-session-key-of-32-bytes-or-more"
 END_TIMEOUT_S = 10.0
-_numbers = itertools.count(1)
 
 
 def wait_until(condition: Any, *, timeout_s: float, what: str) -> Any:
@@ -146,24 +140,6 @@ def end(process: subprocess.Popen[bytes]) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
     return process.wait(5)
-
-
-@contextmanager
-def fresh_database(server_url: str, *, template: str = "template0") -> Iterator[str]:
-    """A database of its own on a server, dropped afterwards; yields its URL."""
-    name = f"couponapp_test_{os.getpid()}_{next(_numbers)}"
-    with psycopg.connect(server_url, autocommit=True) as admin:
-        admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
-    try:
-        yield with_database(server_url, name)
-    finally:
-        with psycopg.connect(server_url, autocommit=True) as admin:
-            admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
-
-
-def with_database(url: str, name: str) -> str:
-    """The same server, another database."""
-    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
 @contextmanager
