@@ -119,8 +119,7 @@ class Services:
         if wait_s:
             self._warm_up(wait_s)
             self.switches.refresh()
-        ending = self._lifecycle.ending
-        self._start_thread("switches", lambda: self.switches.watch(lambda: not ending.is_set(), pause=ending.wait))
+        self._start_thread("switches", lambda: self.switches.watch(self._lifecycle.ending))
         self._start_thread("gauges", self._record_gauges)
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""The circuit breaker: after too many failures, refuse at once for a while, then try a few calls.
+"""The circuit breaker: after too many failures it refuses calls for a while, then lets a few through.
 
-pybreaker's states, listeners and exceptions, with the semantics of resilience4j (its documentation,
-«CircuitBreaker», and its behaviour as executed): a window of the last calls instead of consecutive
-failures, `>=` at the threshold, a bounded number of calls when half-open. Stock pybreaker holds its
-lock during the guarded call, which makes all callers wait for each other; this one does not.
+It has pybreaker's states, listeners and exceptions and the semantics of resilience4j (as documented
+under «CircuitBreaker», and as observed): a window of the last calls instead of consecutive failures,
+`>=` at the threshold, a bounded number of calls when half-open. Unlike stock pybreaker it does not hold
+its lock during the guarded call, which would serialise all callers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Refused(CircuitOpen, pybreaker.CircuitBreakerError):
 
 
 class Forced(StrEnum):
-    """What an operator may decide instead of the breaker."""
+    """An operator's setting: the circuit is held open or closed, or follows its rules."""
 
     NO = "auto"
     OPEN = "open"
@@ -40,19 +40,18 @@ class Forced(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """When to open, and how to find back. The defaults are those of the incident report's setting.
+    """When the circuit opens and closes. The defaults are those of the incident report.
 
     Attributes:
-        window: how many of the last calls are looked at.
-        failure_rate: share of failures, in percent, at which the circuit opens.
-        min_calls: no decision before so many calls; more than the window means the window.
-        open_s: how long it stays open, in seconds.
-        half_open_calls: how many calls are let through to decide what comes next.
-        slow_call_s: a call that takes longer is slow, in seconds; 0 for none. See `Call.begin`.
-        slow_rate: share of slow calls, in percent, at which the circuit opens.
-        permit_s: a call let through when half-open that is not back by then no longer counts, so
-            that the circuit cannot stay half-open for ever; in seconds, from when it was let
-            through.
+        window: how many of the last calls count.
+        failure_rate: the share of failures at which the circuit opens, in percent.
+        min_calls: results in the window before the first decision; at most the window's size counts.
+        open_s: how long the circuit stays open, in seconds.
+        half_open_calls: how many calls a half-open circuit lets through before it decides.
+        slow_call_s: a longer call is slow, in seconds; 0: none is. See `Call.begin`.
+        slow_rate: the share of slow calls at which the circuit opens, in percent.
+        permit_s: how long a call of a half-open circuit may take, in seconds from its admission. After
+            that its permit is free again, so that lost calls cannot keep the circuit half-open.
     """
 
     window: int = 100
@@ -67,7 +66,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class WindowRates:
-    """What the window shows, in percent, and how many calls it holds."""
+    """The window's number of calls, and the shares of failed and slow ones, in percent."""
 
     calls: int
     failed: float
@@ -83,7 +82,7 @@ class StateLog(pybreaker.CircuitBreakerListener):
         old_state: pybreaker.CircuitBreakerState | None,
         new_state: pybreaker.CircuitBreakerState,
     ) -> None:
-        """Tell it."""
+        """Log the change."""
         log.warning("circuit breaker %s: %s → %s", cb.name, old_state.name if old_state else "new", new_state.name)
 
 
@@ -110,27 +109,27 @@ class _Window:
 
 
 class Call:
-    """One call that was let through. Its result counts only in the state that let it through."""
+    """One admitted call. Its result counts only in the state that admitted it."""
 
     def __init__(self, state_version: int, clock: Callable[[], float]) -> None:
         self.state_version = state_version
         self._clock = clock
-        self.let_in_s = self._began_s = clock()
+        self.admitted_s = self._began_s = clock()
 
     def begin(self) -> None:
-        """Say that the guarded system is asked from now on: what came before is none of its slowness.
+        """Start the call's duration now, so that earlier waits do not count as slowness of the guarded system.
 
-        Left out, the call's duration counts from when it was let through.
+        Without this call the duration starts at admission.
         """
         self._began_s = self._clock()
 
     def duration_s(self) -> float:
-        """How long the guarded system has been asked, in seconds."""
+        """Return the call's duration so far, in seconds."""
         return self._clock() - self._began_s
 
 
 class CircuitBreaker(pybreaker.CircuitBreaker):
-    """Guards calls; see the module's docstring. Safe to use from many threads at once."""
+    """Guards calls as the module's docstring says. Safe for concurrent use."""
 
     def __init__(
         self,
@@ -141,14 +140,14 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
         listeners: Sequence[pybreaker.CircuitBreakerListener] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin closed.
+        """Start closed.
 
         Args:
             name: for logs and metrics.
-            is_failure: tells the errors that speak against the guarded system; others count as
-                nothing at all.
-            rules: when to open.
-            listeners: pybreaker's; called outside of the lock, except for state changes.
+            is_failure: whether an error is a failure of the guarded system; other errors do not count at
+                all.
+            rules: when to open and to close.
+            listeners: pybreaker's; called without the lock, except for state changes.
             clock: monotonic, in seconds.
         """
         self.rules = rules or Rules()
@@ -163,11 +162,11 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
         super().__init__(name=name, listeners=listeners, throw_new_error_on_trip=False)
 
     def is_system_error(self, exception: BaseException) -> bool:
-        """The error speaks against the guarded system."""
+        """Return whether an error is a failure of the guarded system."""
         return self._is_failure(exception)
 
     def call(self, func: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Call a function under guard.
+        """Call a function through the circuit breaker.
 
         Raises:
             Refused: the circuit is open; the function was not called.
@@ -177,32 +176,32 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
 
     @contextmanager
     def calling(self) -> Iterator[Call]:
-        """Guard a block. What is yielded takes note of when the call itself begins; see `Call.begin`.
+        """Run a block through the circuit breaker; yields the admitted call (see `Call.begin`).
 
         Raises:
             Refused: the circuit is open; the block was not entered.
         """
-        call = self._take()
+        call = self._admit()
         try:
             for listener in self._listeners:
                 listener.before_call(self, self.calling)
             yield call
         except BaseException as error:
             failed = self.is_system_error(error)
-            self._give_back(call, failed=failed, counts=failed)
+            self._record(call, failed=failed, counts=failed)
             if failed:
                 for listener in self._listeners:
                     listener.failure(self, error)
             raise
-        self._give_back(call, failed=False, counts=True)
+        self._record(call, failed=False, counts=True)
         for listener in self._listeners:
             listener.success(self)
 
     def force(self, forced: Forced) -> None:
-        """Let an operator decide: refuse all, let all through, or go back to the rules, closed.
+        """Apply an operator's setting: hold the circuit open or closed, or return to the rules, closed.
 
-        Forced closed, results are shown in `rates` and decide nothing. Told twice, it changes
-        nothing the second time.
+        While the circuit is held closed, results appear in `rates` and decide nothing. Repeating the
+        current setting has no effect.
         """
         with self._lock:
             if forced is self._forced:
@@ -215,49 +214,49 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
 
     @property
     def forced(self) -> Forced:
-        """What the operator has decided."""
+        """The operator's current setting."""
         return self._forced
 
     @property
     def refused(self) -> int:
-        """How many calls were refused since the breaker was made."""
+        """Number of calls refused since construction."""
         return self._refused
 
     def rates(self) -> WindowRates:
-        """What the window of the current state shows; while it is open, what it was opened by."""
+        """Return the rates of the current window; while the circuit is open, those that opened it."""
         with self._lock:
             return self._window.rates()
 
     def open(self) -> bool:
         """Open the circuit now."""
         with self._lock:
-            self._begin()
+            self._start_state()
             self._opened_s = self._clock()
-            if self.current_state != pybreaker.STATE_OPEN:  # otherwise there is no change to tell of
+            if self.current_state != pybreaker.STATE_OPEN:  # listeners hear of changes only
                 super().open()
-            return False  # in pybreaker's words: the error that opened it is not replaced
+            return False  # pybreaker's signal that the caller gets its own error
 
     def half_open(self) -> None:
         """Let a few calls through from now on."""
         with self._lock:
-            self._begin()
+            self._start_state()
             self._window = _Window(self.rules.half_open_calls)
             super().half_open()
 
     def close(self) -> None:
         """Close the circuit now, with an empty window."""
         with self._lock:
-            self._begin()
+            self._start_state()
             self._window = _Window(self.rules.window)
             if self.current_state != pybreaker.STATE_CLOSED:
                 super().close()
 
-    def _begin(self) -> None:
-        # A new generation: what is still under way belongs to the old one and no longer counts.
+    def _start_state(self) -> None:
+        # Calls under way belong to the old version; their results no longer count.
         self._state_version += 1
         self._permits.clear()
 
-    def _take(self) -> Call:
+    def _admit(self) -> Call:
         with self._lock:
             if self.current_state == pybreaker.STATE_OPEN:
                 if self._stays_open():
@@ -272,23 +271,23 @@ class CircuitBreaker(pybreaker.CircuitBreaker):
             return call
 
     def _stays_open(self) -> bool:
-        # Exactly at its end it is still open.
+        # At exactly `open_s` it is still open, as in resilience4j.
         return self._forced is Forced.OPEN or self._clock() - self._opened_s <= self.rules.open_s
 
     def _is_overdue(self, call: Call) -> bool:
-        return self._clock() - call.let_in_s > self.rules.permit_s
+        return self._clock() - call.admitted_s > self.rules.permit_s
 
     def _refuse(self) -> Refused:
         self._refused += 1
         return Refused()
 
-    def _give_back(self, call: Call, *, failed: bool, counts: bool) -> None:
+    def _record(self, call: Call, *, failed: bool, counts: bool) -> None:
         with self._lock:
             if call.state_version != self._state_version:
                 return
             half_open = self.current_state == pybreaker.STATE_HALF_OPEN
             if half_open and self._is_overdue(call):
-                return  # taken back, whether or not somebody has asked for it since
+                return  # its permit was free again, whether or not another call has taken it
             self._permits.discard(call)
             if counts:
                 self._window.add(failed, 0 < self.rules.slow_call_s < call.duration_s())

@@ -1,4 +1,4 @@
-"""One bound for all the waits of a request together."""
+"""One time bound for all waits of a request together."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from couponapp.errors import DeadlineExceeded
 
 
 class Deadline:
-    """Runs from its making; every wait asks it how long it may take."""
+    """A moment by which a request must be done. Starts on construction; every wait asks for the remaining time."""
 
     def __init__(self, total_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start.
+        """Start the time.
 
         Args:
-            total_s: how long everything may take, in seconds.
+            total_s: how long all waits together may take, in seconds.
             clock: monotonic, in seconds.
         """
         self._clock = clock
         self._end_s = clock() + total_s
 
     def remaining_s(self) -> float:
-        """What is left, in seconds; always more than zero.
+        """Return the remaining time in seconds, always more than zero.
 
         Raises:
-            DeadlineExceeded: nothing is left.
+            DeadlineExceeded: no time is left.
         """
         left_s = self._end_s - self._clock()
         if left_s <= 0:
@@ -33,5 +33,5 @@ class Deadline:
         return left_s
 
     def has_s(self, seconds: float) -> bool:
-        """At least so much is left, in seconds."""
+        """Return whether at least this many seconds are left."""
         return self._end_s - self._clock() >= seconds

@@ -1,4 +1,7 @@
-"""What operators decide while the service runs, as this process has last read it."""
+"""The operators' switches, as this process has last read them.
+
+A thread reads them again and again (a greenlet in a web process), so that reads of a value never block.
+"""
 
 from __future__ import annotations
 
@@ -9,97 +12,85 @@ from collections.abc import Callable, Mapping
 
 log = logging.getLogger(__name__)
 
-# How often they are read, in seconds: what is decided holds in every process within one second.
-EVERY_S = 0.5
+# Time between two reads: a change takes effect in every process within one second.
+READ_INTERVAL_S = 0.5
 
-Tell = Callable[[str | None], None]
+Listener = Callable[[str | None], None]
 
 
 class SwitchReader:
-    """Values by name, read again and again by one thread of their own.
-
-    Who asks gets the last known value at once; nobody ever waits for a read. Where it fails, the
-    last known values stay.
-    """
+    """The last known values by name. If they cannot be read, they stay."""
 
     def __init__(self, read: Callable[[], Mapping[str, str]], clock: Callable[[], float] = time.monotonic) -> None:
-        """Keep the reader; nothing is read yet.
+        """Start without values.
 
         Args:
-            read: gets all values by name, in bounded time.
+            read: returns all values by name, in bounded time.
             clock: monotonic, in seconds.
         """
         self._read = read
         self._clock = clock
         self._values: Mapping[str, str] = {}
-        self._tells: dict[str, Tell] = {}
+        self._listeners: dict[str, Listener] = {}
         self._read_s = clock()
-        self._fails = False
+        self._failing = False
 
     def value(self, name: str) -> str | None:
-        """The last known value, or None where nobody has decided anything."""
+        """Return the last known value, or None if the switch is not set. Never blocks."""
         return self._values.get(name)
 
-    def on_change(self, name: str, tell: Tell) -> None:
-        """Have somebody told of a switch whenever its value changes.
+    def on_change(self, name: str, listener: Listener) -> None:
+        """Call a function whenever the value of a switch changes.
 
         Args:
-            name: which one.
-            tell: gets the new value, or None where nobody decides any more; raises an error for
-                one that it does not know, which is logged, and goes on with what it had.
+            name: the switch.
+            listener: receives the new value, or None if the switch is no longer set. If it raises an
+                error, because it does not know the value, the error is logged.
         """
-        self._tells[name] = tell
+        self._listeners[name] = listener
 
     def age_s(self) -> float:
-        """How long ago the values were read, or this was made, in seconds."""
+        """Return the seconds since the last successful read, or since construction."""
         return self._clock() - self._read_s
 
     def refresh(self) -> bool:
-        """Read now, and tell of what has changed. For one thread at a time.
+        """Read the values now and call the listeners of those that changed. For one thread at a time.
 
         Returns:
             Whether they could be read.
         """
-        asked_s = self._clock()
+        started_s = self._clock()
         try:
             values = dict(self._read())
-        except Exception as error:  # whatever it is, what was decided stays decided
-            if not self._fails:
+        except Exception as error:  # any error: the last known values stay
+            if not self._failing:
                 log.warning("switches: cannot be read, the last known values stay: %s", error)
-            self._fails = True
+            self._failing = True
             return False
-        if self._fails:
+        if self._failing:
             log.warning("switches: read again after %.1f s", self.age_s())
         before, self._values = self._values, values
-        self._fails, self._read_s = False, asked_s
+        self._failing, self._read_s = False, started_s
         for name in sorted(before.keys() | values.keys()):
             if before.get(name) != values.get(name):
-                self._tell(name, before.get(name), values.get(name))
+                self._notify(name, before.get(name), values.get(name))
         return True
 
-    def watch(
-        self,
-        goes_on: Callable[[], bool],
-        *,
-        every_s: float = EVERY_S,
-        pause: Callable[[float], object] | None = None,
-    ) -> None:
-        """Read again and again.
+    def watch(self, ending: threading.Event, *, every_s: float = READ_INTERVAL_S) -> None:
+        """Read the values repeatedly.
 
         Args:
-            goes_on: asked before each read; once it says no, this returns.
-            every_s: how long to wait in between, in seconds.
-            pause: waits that long, or shorter where the process ends.
+            ending: set when the process ends; then this returns.
+            every_s: the pause between two reads, in seconds.
         """
-        pause = pause or threading.Event().wait
-        while goes_on():
+        while not ending.is_set():
             self.refresh()
-            pause(every_s)
+            ending.wait(every_s)
 
-    def _tell(self, name: str, old: str | None, new: str | None) -> None:
+    def _notify(self, name: str, old: str | None, new: str | None) -> None:
         log.warning("switch %s: %s → %s", name, old or "not set", new or "not set")
-        if name in self._tells:
+        if name in self._listeners:
             try:
-                self._tells[name](new)
-            except Exception as error:  # the others must be told all the same
-                log.error("switch %s: nothing changes: %s", name, error)
+                self._listeners[name](new)
+            except Exception as error:  # the other listeners must be called all the same
+                log.error("switch %s: the change has no effect: %s", name, error)

@@ -94,7 +94,7 @@ WRONG = {
     ),
     "lets the permit begin anew with the call": (
         "        self._began_s = self._clock()\n\n    def duration_s",
-        "        self.let_in_s = self._began_s = self._clock()\n\n    def duration_s",
+        "        self.admitted_s = self._began_s = self._clock()\n\n    def duration_s",
     ),
     "begins half-open with the old results": (
         "            self._window = _Window(self.rules.half_open_calls)\n",

@@ -171,8 +171,8 @@ PAUSE = {
     )
 }
 NO_LOCK = {
-    "def _take(self) -> Call:\n        with self._lock:": (
-        "def _take(self) -> Call:\n        import contextlib\n        with contextlib.nullcontext():"
+    "def _admit(self) -> Call:\n        with self._lock:": (
+        "def _admit(self) -> Call:\n        import contextlib\n        with contextlib.nullcontext():"
     )
 }
 

@@ -10,6 +10,7 @@ import pytest
 from couponapp.errors import Unavailable
 from couponapp.guards.switch_reader import SwitchReader
 from tests.support.breaker_model import Clock
+from tests.support.servers import wait_until
 
 
 class Source:
@@ -122,8 +123,12 @@ def test_the_age_is_that_of_the_last_read_that_worked(source: Source) -> None:
     assert switches.age_s() == 2
 
 
-def test_the_watch_reads_on_through_failures_until_it_is_to_end(source: Source, switches: SwitchReader) -> None:
-    rounds = iter([True, True, True, False])
+def test_the_watch_reads_on_through_failures_until_the_process_ends(source: Source, switches: SwitchReader) -> None:
+    ending = threading.Event()
     source.error = Unavailable()
-    switches.watch(lambda: next(rounds), every_s=0.001)
-    assert source.reads == 3
+    watcher = threading.Thread(target=switches.watch, args=(ending,), kwargs={"every_s": 0.001})
+    watcher.start()
+    wait_until(lambda: source.reads >= 3, timeout_s=10, what="it reads on")
+    ending.set()
+    watcher.join(10)
+    assert not watcher.is_alive()
