@@ -1,4 +1,4 @@
-"""Has it become slower? Holds the ratios of a result against those of an earlier one.
+"""Finds ratios of a result that are lower than those of an earlier one.
 
 `python -m loadtest.bench.compare OLD.json NEW.json` exits with 1 when a ratio fell by more than a tenth.
 """
@@ -17,20 +17,20 @@ from loadtest.bench import result
 from loadtest.bench.result import KINDS
 from loadtest.bench.turns import STOLEN_PERCENT
 
-# Of the old ratio.
+# As a share of the old ratio.
 FALL = 0.1
 
 
 @dataclass(frozen=True)
 class Key:
-    """Which ratio it is.
+    """The identity of a ratio.
 
     Attributes:
         part: of the benchmark.
-        group: its name.
-        of: one variant,
+        group: name of the group.
+        of: name of the variant,
         to: as a share of this one,
-        kind: in answers per second, or per second of computing.
+        kind: in responses per second, or per second of computing.
     """
 
     part: str
@@ -45,21 +45,20 @@ class Key:
 
 @dataclass(frozen=True)
 class Fall:
-    """A ratio that is worse than it was; `new` is None where it is not there any more."""
+    """A ratio that is lower than it was; `new` is None where it is no longer measured."""
 
     key: Key
     old: float
     new: float | None
 
-    def tell(self) -> str:
-        """One line."""
+    def __str__(self) -> str:
         if self.new is None:
             return f"{self.key}: {self.old:.3g} → not measured"
         return f"{self.key}: {self.old:.3g} → {self.new:.3g} ({self.new / self.old - 1:+.0%})"
 
 
 def ratios(measured: Mapping[str, Any]) -> dict[Key, float]:
-    """The medians of a result."""
+    """Return the medians of a result."""
     return {
         Key(group["part"], group["name"], one["of"], one["to"], kind): one[kind]["median"]
         for group in measured["groups"]
@@ -70,12 +69,12 @@ def ratios(measured: Mapping[str, Any]) -> dict[Key, float]:
 
 
 def falls(old: Mapping[str, Any], new: Mapping[str, Any], *, parts: Sequence[str] = ()) -> list[Fall]:
-    """What fell by more than a tenth, or is gone, the worst first.
+    """Return the ratios that fell by more than a tenth, or are missing, the largest fall first.
 
     Args:
         old: a result.
         new: a later one.
-        parts: to look at; all when left out.
+        parts: to compare; all when empty.
     """
     before, now = ratios(old), ratios(new)
     found = [
@@ -86,14 +85,26 @@ def falls(old: Mapping[str, Any], new: Mapping[str, Any], *, parts: Sequence[str
     return sorted(found, key=lambda fall: (fall.new or 0.0) / fall.old)
 
 
-def stolen_percent(measured: Mapping[str, Any]) -> float:
-    """What the host took in the median round, of the group in which it took most."""
-    # Results from before this was measured do not say.
-    return max((median(group.get("stolen_percent") or [0.0]) for group in measured["groups"]), default=0.0)
+def report(found: Sequence[Fall], old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return the comparison in words.
+
+    Args:
+        found: the ratios that fell.
+        old: the earlier result.
+        new: the later result.
+    """
+    lines = [*_differences(old, new), *map(str, found)]
+    if not found:
+        return "\n".join([*lines, "no ratio fell by more than a tenth"])
+    # Older results do not contain the stolen time.
+    stolen = max((median(group.get("stolen_percent") or [0.0]) for group in new["groups"]), default=0.0)
+    if stolen > STOLEN_PERCENT:
+        lines.append(f"the host took {stolen:.0f} % of the processors in half of the rounds, which may explain it")
+    return "\n".join([*lines, f"{len(found)} of {len(ratios(old))} ratios fell by more than a tenth"])
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """Why the two may not be comparable."""
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yield reasons why the two may not be comparable."""
     for what in ("processors", "processor"):
         before, now = old["machine"].get(what), new["machine"].get(what)
         if before != now:
@@ -101,9 +112,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare two files; returns 1 when a ratio fell, 2 when one of them is no result."""
+    """Compare two files; return 1 when a ratio fell, 2 when one of them is no result."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.compare", description=__doc__)
-    parser.add_argument("old", type=Path, help="the result that counts as good")
+    parser.add_argument("old", type=Path, help="the reference")
     parser.add_argument("new", type=Path, help="the result that is judged")
     given = parser.parse_args(arguments)
     try:
@@ -112,29 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     found = falls(old, new)
-    print(tell(found, old, new))
+    print(report(found, old, new))
     return 1 if found else 0
-
-
-def tell(found: Sequence[Fall], old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The verdict in words.
-
-    Args:
-        found: what fell.
-        old: against this,
-        new: in this.
-    """
-    lines = list(differences(old, new))
-    lines += [fall.tell() for fall in found]
-    if found and (stolen := stolen_percent(new)) > STOLEN_PERCENT:
-        lines.append(
-            f"the host took {stolen:.0f} % of the processors in half of the rounds: that may be all that has fallen"
-        )
-    if found:
-        lines.append(f"{len(found)} of {len(ratios(old))} ratios fell by more than a tenth")
-    else:
-        lines.append("no ratio fell by more than a tenth")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

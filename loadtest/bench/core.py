@@ -1,4 +1,4 @@
-"""Ours against what the server alone can do, and against the usual ways to do it."""
+"""The service compared with what its server alone can do, and with the usual implementations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from couponapp.issuing.statement import issue
+from couponapp.planning import coupons
+from couponapp.storage.pool import Pool
 from loadtest.bench.servers import web_server
 from loadtest.bench.turns import Group, Variant
 from loadtest.testbed.service import Service
@@ -17,10 +19,10 @@ ISSUE = "/api/v1/coupons/{}/issue"
 
 @contextmanager
 def core(service: Service) -> Iterator[list[Group]]:
-    """The variants, on web servers of their own.
+    """Start the web servers of the variants.
 
     Args:
-        service: on which they run.
+        service: with the database and Redis.
     """
     with (
         web_server(service, "loadtest.bench.baselines.bare:app") as bare,
@@ -28,7 +30,7 @@ def core(service: Service) -> Iterator[list[Group]]:
         web_server(service, "loadtest.bench.baselines.for_update:app") as for_update,
         web_server(service, "loadtest.bench.baselines.redis_stock:app") as redis_stock,
     ):
-        event, sold_out = new_event(service), ISSUE.format(sold_out_event(service))
+        event, sold_out = new_event(service.pool), ISSUE.format(sold_out_event(service))
         variants = (
             Variant(BARE, bare, lambda _: ISSUE.format(1), 200),
             Variant(ISSUED, ours, event, 201),
@@ -40,18 +42,21 @@ def core(service: Service) -> Iterator[list[Group]]:
         yield [Group("core", "against the baselines", variants, ratios)]
 
 
-def new_event(service: Service, prefix: str = "") -> Callable[[int], str]:
-    """Makes coupons, each with a piece for each who will ask, and tells where to ask.
+def new_event(pool: Pool, prefix: str = "") -> Callable[[int], str]:
+    """Return a function that creates a coupon with a number of pieces, and returns the path of its attempts.
 
     Args:
-        service: of the coupons.
-        prefix: what stands before the path.
+        pool: of the database.
+        prefix: of the path.
     """
-    return lambda count: prefix + ISSUE.format(service.new_coupon(count))
+    return lambda total: (
+        prefix
+        + ISSUE.format(coupons.create(pool, name="부하 시험 쿠폰", total=total, opens_at=-60.0, closes_at=86_400.0))
+    )
 
 
 def sold_out_event(service: Service) -> int:
-    """A coupon whose only piece is gone."""
+    """Create a coupon and issue its only piece; return its id."""
     coupon_id = service.new_coupon(1)
-    issue(service.pool, coupon_id, "the one who got it")
+    issue(service.pool, coupon_id, "the-only-holder")
     return coupon_id

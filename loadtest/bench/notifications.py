@@ -27,7 +27,7 @@ from couponapp.local.processes import Child
 from couponapp.storage.pool import Pool, Timeouts
 from loadtest.driver.generator import closed_loop
 from loadtest.driver.http_client import request_bytes
-from loadtest.load.report import percentiles_ms
+from loadtest.load.figures import percentiles_ms
 from loadtest.testbed.service import Service, running_service
 
 QUIET = 60

@@ -1,13 +1,9 @@
-"""The process that sends: one turn at a time, with tokens signed before it begins."""
+"""One turn of a variant, as the process that sends runs it."""
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.pool import Pool
 
 from couponapp.auth import tokens
 from couponapp.config import settings
@@ -25,12 +21,11 @@ class Turn:
         port: on loopback.
         method: `GET` or `POST`.
         path: with its leading slash.
-        users: who asks, each on a request of its own; after the last one the turn is over, or the
-            first one asks again.
-        again: which of both.
-        clients: connections.
-        seconds: for how long, at most.
-        secret: with which the service signs.
+        users: each has a request of its own.
+        again: begin with the first user again after the last one; otherwise the turn ends.
+        clients: number of connections.
+        seconds: maximum length.
+        secret: signs the service's tokens.
     """
 
     port: int
@@ -45,22 +40,15 @@ class Turn:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a turn brought: answers per second, over how many seconds, and their statuses."""
+    """The result of a turn: responses per second, the length in seconds, and the statuses."""
 
     rate: float
     length_s: float
     statuses: frozenset[int]
 
 
-@contextmanager
-def sender() -> Iterator[Pool]:
-    """A process of its own: the generator must not share an interpreter with anything."""
-    with multiprocessing.get_context("spawn").Pool(1) as process:
-        yield process
-
-
 def send(turn: Turn) -> Sent:
-    """Send one turn's requests, as fast as the answers come."""
+    """Sign the tokens of one turn, and send its requests as fast as the responses come."""
     config = settings.load({"COUPON_JWT_SECRET": turn.secret})
     requests = [
         request_bytes(turn.method, turn.path, tokens.sign(config, user, ttl_s=TOKEN_TTL_S)) for user in turn.users

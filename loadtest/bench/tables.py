@@ -1,4 +1,4 @@
-"""The result as tables: on the terminal, and as Markdown for docs/performance.md."""
+"""The tables of a result."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from loadtest.bench import core, guards
 from loadtest.bench.result import ANSWERS, CPU, ratio
 from loadtest.bench.servers import ROLES
+from loadtest.results.tables import Table
 
-Table = list[list[str]]
-# A heading, and of a variant the two names whose ratio stands below it, if any.
+# A heading, and for a variant the two names whose ratio is shown, if any.
 Column = tuple[str, Callable[[str], tuple[str, str] | None]]
 
 
 def figures_of(group: Mapping[str, Any]) -> Table:
-    """One row per variant: answers per second with their spread, computing time, and ratios.
+    """Return one row per variant: responses per second with their spread, computing time, and ratios.
 
     Args:
         group: of a result.
@@ -26,14 +26,13 @@ def figures_of(group: Mapping[str, Any]) -> Table:
     rows = [["", "answers/s", "middle half", "CPU ms", *(heading for heading, _ in columns), f"{columns[0][0]}, CPU"]]
     for name, one in group["variants"].items():
         rates = one["answers_per_s"]
-        cells = [_ratio(group, compared(name), ANSWERS) for _, compared in columns]
         rows.append(
             [
                 name,
                 f"{rates['median']:.0f}",
                 f"{rates['low']:.0f} to {rates['high']:.0f}",
                 f"{one['cpu_ms_per_answer']['median']:.2f}",
-                *cells,
+                *(_ratio(group, compared(name), ANSWERS) for _, compared in columns),
                 _ratio(group, columns[0][1](name), CPU),
             ]
         )
@@ -41,7 +40,7 @@ def figures_of(group: Mapping[str, Any]) -> Table:
 
 
 def processes_of(group: Mapping[str, Any]) -> Table:
-    """One row per variant: computing time per answer and memory per process, by role.
+    """Return one row per variant: computing time per response and memory per process, by role.
 
     Args:
         group: of a result.
@@ -51,30 +50,6 @@ def processes_of(group: Mapping[str, Any]) -> Table:
         cpu = [f"{median(one['cpu_ms'][role]):.2f}" for role in ROLES]
         rows.append([name, *cpu, *(_memory(one["memory"][role]["mb"]) for role in ROLES)])
     return rows
-
-
-def as_text(table: Table) -> str:
-    """A table for the terminal."""
-    widths = [max(len(row[number]) for row in table) for number in range(len(table[0]))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) if number else cell.ljust(width) for number, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in table)
-    )
-
-
-def as_markdown(table: Table) -> str:
-    """A table for a document."""
-    rule = ["---", *["---:"] * (len(table[0]) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (table[0], rule, *table[1:]))
-
-
-def in_words(machine: Mapping[str, Any]) -> str:
-    """The machine in one line."""
-    gigabytes = machine["memory_bytes"] / 2**30
-    return (
-        f"{machine['processors']} processors ({machine['processor']}), {gigabytes:.0f} GB, {machine['system']}, "
-        f"Python {machine['python']}; load average before: {machine['load_average_before'][0]}"
-    )
 
 
 def _columns(group: Mapping[str, Any]) -> Sequence[Column]:

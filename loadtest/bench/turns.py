@@ -1,6 +1,6 @@
-"""Takes turns: within each round every variant once, in another order each time, for a short while.
+"""Takes turns: within each round every variant once, in random order, for a short time.
 
-What else the machine does then meets all of them alike, and ratios are taken round by round.
+Other work of the machine then affects all variants alike, and ratios are computed round by round.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from loadtest.driver.usage import stolen_percent
 CLIENTS = 32
 WARM_UP_S = 0.5
 # For the first turn: more users per second than any variant was seen to serve on two cores. Later
-# ones bring as many as the variant can use up, with room to spare; signing tokens takes time.
+# turns have as many as the variant can use, with room to spare, because signing tokens takes time.
 FIRST_USERS_PER_S = 4_000
 ROOM = 1.6
 LEAST_USERS = 200
-# A round in which the host took more of the processors than this, in percent, is measured once more:
-# it is not as slow for all variants alike, but slower for those that wait for several processes.
+# A round in which the host took more of the processors than this, in percent, is repeated: it slows
+# variants down that wait for several processes more than others.
 STOLEN_PERCENT = 5.0
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to do it, or one place at which to measure it.
+    """One of the implementations or sizes that are compared.
 
     Attributes:
         name: in tables and results.
         web: its web server.
-        path: what is asked; told how many will ask, so that there are pieces for all of them.
-        status: what every answer must have.
+        path: returns the path of the requests; its argument is the number of users, who all must get a piece.
+        status: of every response.
         method: `GET` or `POST`.
-        clients: connections.
-        users: who ask, again and again; left out, each asks once, as a user that nobody knows yet.
+        clients: number of connections.
+        users: who send requests again and again; when empty, each request has a new user.
         settles_s: how long after a turn its servers may still work for it, in seconds.
     """
 
@@ -55,14 +55,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Group:
-    """Variants that are measured against each other.
+    """Variants that are compared with each other.
 
     Attributes:
         part: of the benchmark: `core`, `guards`, `growth`.
         name: in tables and results.
-        variants: which take turns.
-        ratios: pairs of names: what is told, and held against the reference, is the first as a share
-            of the second.
+        variants: they take turns.
+        ratios: pairs of names; the ratio is the first as a share of the second.
     """
 
     part: str
@@ -73,13 +72,13 @@ class Group:
 
 @dataclass
 class Seen:
-    """What one variant has shown, a figure per round.
+    """The figures of one variant, one per round.
 
     Attributes:
-        rates: answers per second.
-        cpu_ms: computing time of its servers per answer, by role, in milliseconds. Other work on the
+        rates: responses per second.
+        cpu_ms: computing time of its servers per response, by role, in milliseconds. Other work on the
             machine disturbs it less than the rates.
-        stolen: what the host took of the processors in each round, in percent.
+        stolen: what the host took of the processors, in percent.
         memory: what its servers held after the last round, by role.
     """
 
@@ -89,7 +88,7 @@ class Seen:
     memory: dict[str, Memory] = field(default_factory=dict)
 
     def add(self, rate: float, cpu_ms: dict[str, float], stolen: float) -> None:
-        """One more round; figures as in the attributes."""
+        """Add one round; figures as in the attributes."""
         self.rates.append(rate)
         self.stolen.append(stolen)
         for role, of_role in cpu_ms.items():
@@ -106,20 +105,20 @@ def take_turns(
     progress: Callable[[str], object] = str,
     stolen: Callable[[], float] = stolen_percent,
 ) -> dict[str, Seen]:
-    """What each variant of a group shows.
+    """Return the figures of each variant of a group.
 
     Args:
-        group: which.
-        sender: the process that sends; see `loadtest.bench.sender`.
-        secret: with which the service signs tokens.
-        rounds: how many count; one before them warms up, and as many again may be spent on replacing
-            those in which the machine was not ours.
-        seconds: the length of each turn.
-        progress: told each round.
-        stolen: what the host has taken since it was last asked, in percent.
+        group: the group.
+        sender: process that sends.
+        secret: signs the service's tokens.
+        rounds: how many count. One before them warms up, and as many again may be repeated because the
+            host took the processors.
+        seconds: length of each turn.
+        progress: called with a line to print after each round.
+        stolen: returns what the host has taken since the last call, in percent.
 
     Raises:
-        RuntimeError: a variant answers otherwise than it should, so its figures mean nothing.
+        RuntimeError: a variant gives other responses than it should, so its figures mean nothing.
     """
     seen = {variant.name: Seen() for variant in group.variants}
     chance = random.Random(group.name)
@@ -150,7 +149,7 @@ def take_turns(
 def _shown(
     group: Group, variant: Variant, number: int, seen: Seen, sender: Pool, secret: str, seconds: float
 ) -> tuple[float, dict[str, float]]:
-    """Answers per second in one turn, and its computing time per answer by role, in milliseconds."""
+    """Run one turn; return responses per second, and computing time per response by role, in milliseconds."""
     turn = _turn(group, variant, number, seen, seconds if number else min(seconds, WARM_UP_S), secret)
     before_s = servers.cpu_s(variant.web.processes)
     sent: Sent = sender.apply(send, (turn,))
@@ -158,7 +157,7 @@ def _shown(
     used_s = {role: now_s - before_s[role] for role, now_s in servers.cpu_s(variant.web.processes).items()}
     if sent.statuses != {variant.status}:
         raise RuntimeError(
-            f"{group.name}, {variant.name}: answers were {sorted(sent.statuses)}, not {variant.status} only"
+            f"{group.name}, {variant.name}: responses were {sorted(sent.statuses)}, not {variant.status} only"
         )
     return sent.rate, {role: 1000 * role_s / (sent.rate * sent.length_s) for role, role_s in used_s.items()}
 
@@ -166,7 +165,7 @@ def _shown(
 def _turn(group: Group, variant: Variant, number: int, seen: Seen, length_s: float, secret: str) -> Turn:
     rate = ROOM * max(seen.rates) if seen.rates else FIRST_USERS_PER_S
     count = max(LEAST_USERS, int(rate * length_s))
-    # New users on a new coupon each time: nobody is told ALREADY_ISSUED, no limit is reached.
+    # New users on a new coupon each time: no response is ALREADY_ISSUED, and no limit is reached.
     users = variant.users or tuple(f"{group.name}-{variant.name}-{number}-{user}" for user in range(count))
     return Turn(
         port=variant.web.port,

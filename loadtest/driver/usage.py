@@ -69,7 +69,8 @@ class UsageSampler:
     def sample(self) -> None:
         """Take one sample."""
         roles = self._roles()
-        self.samples.append(Sample(time.perf_counter() - self.start_s, psutil.cpu_percent(), roles))
+        at_s = round(time.perf_counter() - self.start_s, 3)
+        self.samples.append(Sample(at_s, psutil.cpu_percent(), roles))
 
     def _roles(self) -> dict[str, Used]:
         # process_iter keeps its Process objects, and they remember the processor time they showed last.
@@ -84,7 +85,8 @@ class UsageSampler:
                 with suppress(KeyError, psutil.Error):
                     used.append((processes[pid].cpu_percent(), processes[pid].memory_info().rss))
             percents = [percent for percent, _ in used]
-            roles[role] = Used(sum(percents), max(percents, default=0.0), sum(rss for _, rss in used))
+            rss_bytes = sum(rss for _, rss in used)
+            roles[role] = Used(round(sum(percents), 1), max(percents, default=0.0), rss_bytes)
         return roles
 
 

@@ -2,7 +2,8 @@
 
 import sys
 
-from loadtest.load.run import end_on_term, main
+from loadtest.load.run import main
+from loadtest.testbed.stopping import end_on_term
 
 if __name__ == "__main__":
     end_on_term()

@@ -1,4 +1,4 @@
-"""Where the limit lies: which processor or process was full, or whether the generator was late."""
+"""Where the limit is: which processor or process was full, or whether the generator was late."""
 
 from __future__ import annotations
 
@@ -8,63 +8,55 @@ from typing import Any
 
 from loadtest.driver.usage import Sample
 
-# From here on a process, or the machine, has nothing left to give.
+# From here on a process, or the machine, can do no more.
 FULL_PERCENT = 90.0
 # A generator that is later than this at its 99th percentile measures itself.
 LATE_MS = 50.0
-# More than this by others on the machine, and a second run may tell something else.
-STRANGERS_PERCENT = 20.0
+# If other programs use more than this, a second run may give another result.
+OTHERS_PERCENT = 20.0
 
 
 def during(samples: Sequence[Sample], seconds: float) -> list[Sample]:
-    """The samples of the run proper, without what comes before and after it."""
+    """Return the samples of the run proper, without what comes before and after it."""
     return [sample for sample in samples if 1.0 <= sample.at_s <= seconds]
 
 
-def tell(samples: Sequence[Sample], lateness: Sequence[dict[str, Any]], processors: int) -> list[str]:
-    """What was full, in sentences; the first is the one that counts.
+def limits(samples: Sequence[Sample], lateness: Sequence[dict[str, Any]], processors: int) -> list[str]:
+    """Return what was full, in sentences; the first is the most important.
 
     Args:
         samples: of the run.
         lateness: of each generator process.
-        processors: of the machine.
+        processors: number of the machine's processors.
     """
-    told = []
+    found = []
     late_ms = max((one["p99_ms"] for one in lateness), default=0.0)
     if late_ms > LATE_MS:
-        told.append(
+        found.append(
             f"The generator itself was late: {late_ms:.0f} ms at its 99th percentile. The latencies are partly its own."
         )
     if not samples:
-        return told
+        return found
     machine = mean(sample.machine_percent for sample in samples)
-    shares = _shares(samples)
-    full = ", ".join(f"{role} {percent:.0f} %" for role, percent in shares.items())
+    roles = {role: [sample.roles[role] for sample in samples if role in sample.roles] for role in samples[-1].roles}
+    shares = {role: mean(used.cpu_percent for used in of_role) for role, of_role in roles.items()}
+    by_share = sorted(shares, key=lambda role: -shares[role])
+    full = ", ".join(f"{role} {shares[role]:.0f} %" for role in by_share)
     if machine >= FULL_PERCENT:
-        told.append(
+        found.append(
             f"The machine's {processors} processors were {machine:.0f} % busy, in percent of one processor: {full}."
         )
-    for role in shares:
-        busiest = mean(sample.roles[role].busiest_percent for sample in samples if role in sample.roles)
+    for role in by_share:
+        busiest = mean(used.busiest_percent for used in roles[role])
         if busiest >= FULL_PERCENT:
-            told.append(f"One process of {role} used {busiest:.0f} % of a processor: it can do no more.")
-    strangers = processors * machine - sum(shares.values())
-    if strangers > STRANGERS_PERCENT:
-        told.append(
-            f"Other programs on the machine, or other guests of its host, used {strangers:.0f} % of a processor: "
+            found.append(f"One process of {role} used {busiest:.0f} % of a processor: it can do no more.")
+    others = processors * machine - sum(shares.values())
+    if others > OTHERS_PERCENT:
+        found.append(
+            f"Other programs on the machine, or other guests of its host, used {others:.0f} % of a processor: "
             "a quiet machine may do better."
         )
-    if not told:
-        told.append(
-            f"No processor was full ({machine:.0f} % of the machine; {full}). What is slow all the same "
-            "waits for something else: the disk at a commit, a lock, a limit."
-        )
-    return told
-
-
-def _shares(samples: Sequence[Sample]) -> dict[str, float]:
-    roles = {role for sample in samples for role in sample.roles}
-    shares = {
-        role: mean(sample.roles[role].cpu_percent for sample in samples if role in sample.roles) for role in roles
-    }
-    return dict(sorted(shares.items(), key=lambda share: -share[1]))
+    return found or [
+        f"No processor was full ({machine:.0f} % of the machine; {full}). What is slow nevertheless "
+        "waits for something else: the disk at a commit, a lock, a limit."
+    ]

@@ -1,8 +1,9 @@
-"""The numbers of a run, computed from its results: by code, by kind, second by second, step by step."""
+"""The figures of a run, computed from its results: by code, by kind, second by second, step by step."""
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import quantiles
 from typing import Any
@@ -20,10 +21,10 @@ BOUNDS_MS = tuple(round(1.25**power, 3) for power in range(48))
 
 
 def percentiles_ms(latencies_s: Sequence[float]) -> dict[float, float]:
-    """p50, p95, p99 and p99.9 in milliseconds, interpolated between neighbours.
+    """Return p50, p95, p99 and p99.9 in milliseconds, interpolated between neighbours.
 
     Args:
-        latencies_s: in seconds; of none, all percentiles are 0.
+        latencies_s: in seconds; all percentiles of an empty sequence are 0.
     """
     if len(latencies_s) < 2:
         return dict.fromkeys(QUANTILES, 1000 * sum(latencies_s))
@@ -32,35 +33,32 @@ def percentiles_ms(latencies_s: Sequence[float]) -> dict[float, float]:
 
 
 def summary(latencies_s: Sequence[float]) -> dict[str, Any]:
-    """Number, percentiles and maximum of some latencies, in milliseconds."""
+    """Return number, percentiles and maximum of some latencies, in milliseconds."""
     shown = {f"p{q:g}_ms": round(value, 3) for q, value in percentiles_ms(latencies_s).items()}
     return {"count": len(latencies_s), **shown, "max_ms": round(1000 * max(latencies_s, default=0.0), 3)}
 
 
 def latencies(results: Iterable[Result]) -> dict[str, dict[str, Any]]:
-    """By kind of request, with a histogram from which any percentile can be computed again."""
-    by_kind: dict[str, list[float]] = {}
+    """Return latencies by kind of request, with a histogram from which any percentile can be computed."""
+    by_kind: dict[str, list[float]] = defaultdict(list)
     for result in results:
-        by_kind.setdefault(result.kind, []).append(result.latency_s)
+        by_kind[result.kind].append(result.latency_s)
     return {kind: {**summary(seen), "histogram": histogram(seen)} for kind, seen in sorted(by_kind.items())}
 
 
 def histogram(latencies_s: Iterable[float]) -> list[list[float]]:
-    """Pairs of a bucket's upper bound in milliseconds and its number; empty ones are left out."""
-    filled = Counter(_bound_ms(1000 * latency_s) for latency_s in latencies_s)
-    return [[bound_ms, number] for bound_ms, number in sorted(filled.items())]
-
-
-def _bound_ms(latency_ms: float) -> float:
-    return next((bound_ms for bound_ms in BOUNDS_MS if latency_ms <= bound_ms), BOUNDS_MS[-1])
+    """Return pairs of a bucket's upper bound in milliseconds and its number, without empty buckets."""
+    last = len(BOUNDS_MS) - 1
+    filled = Counter(min(bisect_left(BOUNDS_MS, 1000 * latency_s), last) for latency_s in latencies_s)
+    return [[BOUNDS_MS[bucket], number] for bucket, number in sorted(filled.items())]
 
 
 def answers(results: Sequence[Result], seconds: float) -> dict[str, Any]:
-    """How many there were of each code, and the two rates that must not be mixed: issued and refused.
+    """Count results by code, and the two rates that must not be mixed: issued and refused.
 
     Args:
         results: of the whole run.
-        seconds: over which the rates are taken.
+        seconds: length over which the rates are taken.
     """
     codes = Counter(result.code for result in results)
     attempts = Counter(result.code for result in results if result.kind in ATTEMPTS)
@@ -78,35 +76,33 @@ def answers(results: Sequence[Result], seconds: float) -> dict[str, Any]:
 
 
 def is_good(result: Result) -> bool:
-    """Whether it counts as goodput: decided or shown, not shed, and in time for its user."""
+    """Whether it counts as goodput: decided or shown, and neither shed nor too late."""
     return 200 <= result.status < 500 and result.status not in (408, 429)
 
 
 def goodput_per_s(results: Iterable[Result], step: Step) -> float:
-    """Good answers per second that arrived within a step."""
+    """Return good responses per second that arrived within a step."""
     good = sum(1 for result in results if is_good(result) and step.from_s <= result.answered_s < step.to_s)
     return good / (step.to_s - step.from_s)
 
 
 def by_second(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """What was planned, what was answered, and how long attempts took that were planned then."""
-    if not results:
-        return []
+    """Return for each second what was planned, what was answered, and how long attempts took that were planned then."""
     planned = Counter(int(result.at_s) for result in results)
-    answered: dict[int, Counter[str]] = {}
-    attempts: dict[int, list[float]] = {}
+    answered: dict[int, Counter[str]] = defaultdict(Counter)
+    attempts: dict[int, list[float]] = defaultdict(list)
     for result in results:
-        answered.setdefault(int(result.answered_s), Counter())[result.code] += 1
+        answered[int(result.answered_s)][result.code] += 1
         if result.kind in ATTEMPTS:
-            attempts.setdefault(int(result.at_s), []).append(result.latency_s)
+            attempts[int(result.at_s)].append(result.latency_s)
     rows = []
-    for second in range(1 + max(*planned, *answered)):
-        shown = percentiles_ms(attempts.get(second, []))
+    for second in range(1 + max([*planned, *answered], default=-1)):
+        shown = percentiles_ms(attempts[second])
         rows.append(
             {
                 "second": second,
                 "planned": planned[second],
-                "answered": dict(answered.get(second, {})),
+                "answered": dict(answered[second]),
                 "attempts_p50_ms": round(shown[50.0], 3),
                 "attempts_p99_ms": round(shown[99.0], 3),
             }
@@ -115,10 +111,10 @@ def by_second(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def lateness(by_process: Sequence[Sequence[Result]]) -> list[dict[str, Any]]:
-    """How late each generator process itself was; the worst of them speaks for the run."""
+    """Return how late each generator process itself was; the worst of them counts for the run."""
     return [summary([result.late_s for result in results]) for results in by_process]
 
 
 def length_s(results: Sequence[Result], planned_s: float) -> float:
-    """From the start to the last answer, and at least the planned length."""
+    """Return the seconds from the start to the last response, and at least the planned length."""
     return max([planned_s, *(result.answered_s for result in results)])

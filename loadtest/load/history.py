@@ -1,14 +1,13 @@
-"""Is there an order of events that explains every answer of a run? In the way of Jepsen's checkers.
+"""Checks whether some order of events explains every response of a run, like Jepsen's checkers.
 
-    from loadtest.history import Answered, Operated, check
+    from loadtest.load.history import Answered, Operated, check
     contradictions = check(answers, owners, total, operated=operated)   # [] where all is explained
 
 The caller records every request that it has sent, answered or not, on one clock, and reads the
-issuances at the end. What a request did, it did at an unknown moment between its sending and its
-answer; one whose answer is missing or is a 503 did it at any later moment, or not at all. An answer
-is accepted where any moment that it leaves open explains it, so that no run of a right service is
-refused; what is reported cannot have happened. docs/decisions/0024 says which promise each
-rule comes from.
+issuances at the end. A request took effect at an unknown moment between its sending and its
+response; one without a response, or with a 503, at any later moment or never. A response is accepted
+where any moment that it leaves open explains it, so no run of a correct service is rejected; what is
+reported cannot have happened. docs/decisions/0024 says which promise each rule comes from.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from loadtest.load.possible import FROM_THE_START, NEVER, Life, Operated, Times
 
 __all__ = ["FROM_THE_START", "NEVER", "Answered", "Operated", "check"]
 
-# The contract: what a process shows or remembers of a coupon is at most a second old.
+# The contract: a process's view of a coupon is at most a second old.
 STALE_S = 1.0
 
 
@@ -41,23 +40,23 @@ def check(
     stale_s: float = STALE_S,
     clock_error_s: float = 0.05,
 ) -> list[str]:
-    """Everything about one coupon that no order of events explains, in the order of time; empty when all is.
+    """Return everything about one coupon that no order of events explains, ordered by time.
 
     Args:
-        answers: every request of the run, also those without an answer, in any order.
-        owners: who holds one at the end, and its code.
-        total: the coupon's pieces when the run began; restocks of the run are in `operated`.
+        answers: every request of the run, also those without a response, in any order.
+        owners: the holders at the end, and their codes.
+        total: the coupon's pieces at the start of the run; restocks of the run are in `operated`.
         operated: restock, pause, resume and close, in the order in which they were done.
         opens_s: when the coupon opens, on the clock of the answers, in seconds.
-        closes_s: when it closes, likewise.
-        issued_at_s: the database's `issued_at` of each owner, brought to the clock of the answers.
-        held_before: who held one before the run.
-        coupon_id: which coupon, where `answers` are of several; keys used for the others count then.
-        stale_s: how old what is refused from memory, or shown, may be, in seconds.
-        clock_error_s: how far the database's times may be off the clock of the answers, in seconds.
+        closes_s: when it closes, on the same clock.
+        issued_at_s: the database's `issued_at` of each owner, converted to the clock of the answers.
+        held_before: the holders before the run.
+        coupon_id: the coupon to check, where `answers` are of several; keys used for the others count then.
+        stale_s: maximum age of cached refusals and look-ups, in seconds.
+        clock_error_s: maximum error of the database's times on the clock of the answers, in seconds.
 
     Raises:
-        ValueError: the answers are of several coupons and `coupon_id` does not say which one.
+        ValueError: the answers are of several coupons and `coupon_id` is missing.
     """
     if coupon_id is None and len({one.coupon_id for one in answers}) > 1:
         raise ValueError("the answers are of several coupons: say which by coupon_id")
@@ -91,7 +90,7 @@ _Found = tuple[float, str]
 
 
 def _of_the_table(life: Life, owners: Mapping[str, str], holders: Mapping[str, _Holder]) -> Iterator[_Found]:
-    """What contradicts the rows at the end, whoever was told what."""
+    """Yield contradictions in the rows at the end."""
     most = life.most_total(math.inf)
     if len(owners) > most:
         yield math.inf, f"{len(owners)} hold one at the end, of {most} pieces"
@@ -101,14 +100,15 @@ def _of_the_table(life: Life, owners: Mapping[str, str], holders: Mapping[str, _
     oversold_s = life.oversold_s(one.latest_s for one in holders.values() if one.latest_s < math.inf)
     if oversold_s is not None:
         pieces = life.most_total(oversold_s)
-        yield oversold_s, f"by {oversold_s:.3f} s more users had been told that they hold one than the {pieces} pieces"
+        yield oversold_s, f"by {oversold_s:.3f} s more users had been shown an issuance than the {pieces} pieces"
 
 
 class _Holder:
-    """One user: what the table says they hold, and what they were told of it.
+    """One user: the issuance in the table, and the responses about it.
 
     Attributes:
-        code: of what they hold at the end, or None.
+        user: the user.
+        code: of the issuance at the end, or None.
         earliest_s: it was not issued before.
         latest_s: it was issued by then.
     """
@@ -127,9 +127,9 @@ class _Holder:
         self._asked = asked
         self._held_before = held_before
         self._shown = [one for one in asked if one.shows_one]
-        self._told = [one for one in asked if one.kind == ISSUE and one.code == "ISSUED"]
-        # Who was told ISSUED got it by that attempt; else any whose outcome is unknown may have done it.
-        self._sources = self._told or [one for one in asked if one.is_unknown]
+        self._issued = [one for one in asked if one.kind == ISSUE and one.code == "ISSUED"]
+        # An attempt that got ISSUED is the source; otherwise any with an unknown result may be.
+        self._sources = self._issued or [one for one in asked if one.is_unknown]
         self._issued_at_s = None if held_before else issued_at_s
         self._clock_error_s = clock_error_s
         self.latest_s = min((one.answered_s for one in self._shown), default=math.inf)
@@ -137,17 +137,17 @@ class _Holder:
         if held_before:
             self.earliest_s = self.latest_s = -math.inf
         elif self._issued_at_s is not None:
-            # Its statement began then, and nobody can have seen it before.
+            # Its statement began then, and no response can have shown it before.
             self.earliest_s = max(self.earliest_s, self._issued_at_s - clock_error_s)
 
     def contradictions(self, when_open: Times) -> Iterator[_Found]:
-        """Everything that was told to this user and does not fit together."""
+        """Yield contradictions between this user's responses, and with the row."""
         if self.code is not None and not self._sources and not self._held_before:
-            yield math.inf, f"{self.user} holds {self.code}, but none of their attempts may have got it"
-        if self._told and self._held_before:
-            yield self._told[0].answered_s, f"{self._told[0]}, but they had held one before the run"
-        for one in self._told[1:]:
-            yield one.answered_s, f"{one}, but they had been told ISSUED by another attempt"
+            yield math.inf, f"{self.user} holds {self.code}, but none of their attempts can have got it"
+        if self._issued and self._held_before:
+            yield self._issued[0].answered_s, f"{self._issued[0]}, but they held one before the run"
+        for one in self._issued[1:]:
+            yield one.answered_s, f"{one}, but another attempt had got ISSUED"
         for one in self._shown:
             if one.issuance_code is None:
                 yield one.answered_s, f"{one}, and no code of an issuance"
@@ -157,49 +157,49 @@ class _Holder:
             yield from self._not_before(one)
         for one in self._asked:
             if one.sent_s > self.latest_s and _denies(one):
-                yield one.answered_s, f"{one}, but had been told by {self.latest_s:.3f} s that they hold one"
+                yield one.answered_s, f"{one}, but had been shown an issuance by {self.latest_s:.3f} s"
         yield from self._of_the_moment(when_open)
 
     def _not_before(self, one: Answered) -> Iterator[_Found]:
-        """What shows an issuance comes after something that may have issued it, with the right key."""
-        if self._held_before or one in self._told:
+        """Yield responses that show an issuance before anything can have issued it, or with a wrong key."""
+        if self._held_before or one in self._issued:
             return
         if one.answered_s < self.earliest_s:
             yield one.answered_s, f"{one}, but nothing can have issued it before {self.earliest_s:.3f} s"
         if one.code == "REPLAYED" and one.key not in {source.key for source in self._sources}:
-            yield one.answered_s, f"{one}, but no attempt with that key may have got it"
-        if one.code == "ALREADY_ISSUED" and one.key is not None and one.key in {told.key for told in self._told}:
-            yield one.answered_s, f"{one}, but it was got with that key: that is a replay"
+            yield one.answered_s, f"{one}, but no attempt with that key can have got it"
+        if one.code == "ALREADY_ISSUED" and one.key is not None and one.key in {issued.key for issued in self._issued}:
+            yield one.answered_s, f"{one}, but it was issued with that key, so this is a replay"
 
     def _of_the_moment(self, when_open: Times) -> Iterator[_Found]:
-        """The table's `issued_at` lies within an attempt and while the coupon was open."""
+        """Yield a row whose `issued_at` is outside of every attempt, or of the time when the coupon was open."""
         if self._issued_at_s is None or self.code is None:
             return
         from_s, to_s = self._issued_at_s - self._clock_error_s, self._issued_at_s + self._clock_error_s
         row = f"the row of {self.user} says that it was issued at {self._issued_at_s:.3f} s"
         if from_s > self.latest_s:
-            yield self._issued_at_s, f"{row}, but they had been told by {self.latest_s:.3f} s"
+            yield self._issued_at_s, f"{row}, but they had been shown it by {self.latest_s:.3f} s"
         if self._sources and to_s < min(one.sent_s for one in self._sources):
-            yield self._issued_at_s, f"{row}, before any attempt that may have got it"
-        # The row's time is that of the statement's beginning; what it saw, it saw a little later.
+            yield self._issued_at_s, f"{row}, before any attempt that can have got it"
+        # The row has the time at which the statement began; it read the coupon a little later.
         if not when_open.meet(from_s, max(to_s, self.latest_s)):
             yield self._issued_at_s, f"{row}, but the coupon was not open"
 
 
 def _denies(one: Answered) -> bool:
-    """Nobody who surely holds one may be answered this."""
+    """Whether it is a response that a certain holder must not get."""
     if one.kind == MINE:
         return one.code == "OK" and one.issuance_code is None
     if one.kind != ISSUE:
         return False
     if one.code in ("PAUSED", "CLOSED"):
-        # Without a key such a click is not looked up.
+        # Such an attempt is not looked up without a key.
         return one.key is not None
     return one.code == "ISSUED" or one.code in REFUSALS
 
 
 class _Run:
-    """What the coupon may have been at each moment of the run."""
+    """The states that the coupon may have had at each moment of the run."""
 
     def __init__(self, life: Life, holders: Sequence[_Holder], stale_s: float) -> None:
         self._life = life
@@ -207,7 +207,7 @@ class _Run:
         self._perhaps_gone_s = sorted(one.earliest_s for one in holders)
         self._surely_gone_s = sorted(one.latest_s for one in holders if one.latest_s < math.inf)
         when_open = life.open()
-        # By code: when it would be right, how old it may be in seconds, and why it is wrong else.
+        # By code: when it is correct, its maximum age in seconds, and why it is wrong otherwise.
         self._rules: dict[str, list[tuple[Times, float, str]]] = {
             "ISSUED": [(when_open, 0.0, "the coupon was not open")],
             "NOT_OPEN": [(life.not_open_yet(), 0.0, "it had opened")],
@@ -221,7 +221,7 @@ class _Run:
         }
 
     def unexplained(self, one: Answered) -> str | None:
-        """Why nothing explains this answer by the coupon's own life, or None."""
+        """Return why no state of the coupon explains this response, or None."""
         if one.kind == COUPON:
             return self._wrong_remaining(one)
         if one.kind != ISSUE:

@@ -1,4 +1,4 @@
-"""What the database holds after a run, against which the answers are held."""
+"""What the database holds after a run; the responses are compared with it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Ledger:
 
     Attributes:
         total: pieces.
-        issued: issuances.
+        issued: number of issuances.
         waiting: holders who are not notified yet.
         violations: what `flask coupons verify` finds.
         owners: the issuance's code by user.
@@ -48,39 +48,39 @@ class Ledger:
 
 
 def read(pool: Pool, coupon_id: int) -> Ledger:
-    """The books of one coupon, as they are now.
+    """Read the ledger of one coupon.
 
     Args:
         pool: of the service's database.
         coupon_id: of the event.
     """
-    report, asked = verify(pool, coupon_id), {"coupon_id": coupon_id}
+    report, parameters = verify(pool, coupon_id), {"coupon_id": coupon_id}
     counts = report.coupons[0]
     return Ledger(
         total=counts["total"],
         issued=counts["issued"],
         waiting=counts["waiting"],
         violations=report.violations,
-        owners={row["user_id"]: row["code"] for row in pool.fetch_all(OWNERS, asked)},
-        early=int(pool.fetch_all(EARLY, asked)[0]["early"]),
-        slowest_notification_s=round(float(pool.fetch_all(SLOWEST, asked)[0]["seconds"]), 3),
+        owners={row["user_id"]: row["code"] for row in pool.fetch_all(OWNERS, parameters)},
+        early=int(pool.fetch_all(EARLY, parameters)[0]["early"]),
+        slowest_notification_s=round(float(pool.fetch_all(SLOWEST, parameters)[0]["seconds"]), 3),
     )
 
 
-def read_when_notified(pool: Pool, coupon_id: int, *, timeout_s: float, tell: Callable[[str], None]) -> Ledger:
-    """The books once every holder is notified, or as they are when that takes too long.
+def read_when_notified(pool: Pool, coupon_id: int, *, timeout_s: float, progress: Callable[[str], object]) -> Ledger:
+    """Read the ledger once every holder is notified, or after a time-out.
 
     Args:
         pool: of the service's database.
         coupon_id: of the event.
         timeout_s: how long to wait, in seconds.
-        tell: told while it waits.
+        progress: called with a line to print while it waits.
     """
     give_up_s = time.monotonic() + timeout_s
-    said = -1
+    printed = -1
     while (waiting := verify(pool, coupon_id).coupons[0]["waiting"]) and time.monotonic() < give_up_s:
-        if waiting != said:
-            tell(f"  {waiting} holders are still to be notified")
-        said = waiting
+        if waiting != printed:
+            progress(f"  {waiting} holders are still to be notified")
+        printed = waiting
         time.sleep(_POLL_S)
     return read(pool, coupon_id)

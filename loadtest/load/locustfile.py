@@ -1,8 +1,8 @@
-"""The same crowd for teams who have Locust (https://locust.io), which is no dependency of this project.
+"""The same crowd for teams that use Locust (https://locust.io), which is not a dependency of this project.
 
-Locust's users wait for their answers (a closed loop), so a stall of the service slows them down and
-its latencies leave the wait out. For a verdict use `make load`; for many machines, TLS and a picture
-on the screen use this:
+Locust's users wait for their responses (a closed loop), so a stall of the service slows them down and
+the latencies do not contain the wait. Use `make load` for a verdict, and this for many machines, TLS and
+live charts:
 
     COUPON_JWT_SECRET=… COUPON_ID=1 locust -f loadtest/load/locustfile.py --host https://coupons.example.com
 """
@@ -22,7 +22,7 @@ COUPON = "/api/v1/coupons/{couponId}"
 COUPONS = "/api/v1/coupons"
 MINE = "/api/v1/me/coupons"
 
-# What an event answers when all is well: issued, or refused with a reason.
+# The expected statuses of an event: issued, or refused with a reason.
 EXPECTED = (201, 409, 429)
 TOKEN_TTL_S = 86_400
 
@@ -37,7 +37,7 @@ class Customer(HttpUser):
     wait_time = between(0.5, 2.0)
 
     def on_start(self) -> None:
-        """Log in: the shop signs a token."""
+        """Sign a token, as the shop does at login."""
         user = f"locust-{os.getpid()}-{next(numbers)}"
         token = tokens.sign(settings.load(SIGNING), user, ttl_s=TOKEN_TTL_S)
         self.headers = {"Authorization": f"Bearer {token}"}
@@ -54,15 +54,15 @@ class Customer(HttpUser):
 
     @task(15)
     def look_up(self) -> None:
-        """Look how many are left."""
+        """Look up how many are left."""
         self.client.get(COUPON.format(couponId=COUPON_ID), name=COUPON)
 
     @task(5)
     def look_at_all(self) -> None:
-        """See what is offered."""
+        """List the coupons on offer."""
         self.client.get(COUPONS)
 
     @task(10)
     def mine(self) -> None:
-        """See what one has."""
+        """List the user's coupons."""
         self.client.get(MINE, headers=self.headers)

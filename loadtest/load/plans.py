@@ -1,4 +1,4 @@
-"""Who asks for what, and when: a scenario's crowd, planned ahead. The same seed gives the same plan."""
+"""Plans a scenario's requests ahead: when, of which kind, by whom. The same seed gives the same plan."""
 
 from __future__ import annotations
 
@@ -9,14 +9,38 @@ from dataclasses import dataclass, replace
 
 from loadtest.driver.generator import GAVE_UP, Again, Arrival, Result
 from loadtest.driver.http_client import HOST, request_bytes
-from loadtest.load.scenarios import BOT, ISSUE, ISSUE_AGAIN, SHARES, STEPS, SURGE, Scenario
+from loadtest.load.scenarios import (
+    BOT,
+    ISSUE,
+    ISSUE_AGAIN,
+    LIST,
+    LOOK_UP,
+    MINE,
+    MY_PAGE,
+    PAGE,
+    SHARES,
+    STEPS,
+    SURGE,
+    Scenario,
+)
 
-# Around the opening: who looks and clicks before, the rush in the seconds after it, and the rest.
+# Around the opening: the share of early look-ups and clicks, of the rush in the seconds after it; then the rest.
 _BEFORE, _RUSH = 0.15, 0.6
 _RUSH_MEAN_S = 1.0
-# Clocks differ and fingers twitch: the rush begins a little early.
-_TWITCH_S = 0.3
+# The rush begins a little early, because users' clocks differ.
+_EARLY_S = 0.3
 _PAUSE_S = (0.05, 0.5)
+
+# By kind: method and path, and whether the token goes into the Authorization header.
+REQUESTS = {
+    ISSUE: ("POST", "/api/v1/coupons/{}/issue", True),
+    BOT: ("POST", "/api/v1/coupons/{}/issue", True),
+    LOOK_UP: ("GET", "/api/v1/coupons/{}", False),
+    LIST: ("GET", "/api/v1/coupons", False),
+    MINE: ("GET", "/api/v1/me/coupons", True),
+    PAGE: ("GET", "/coupons/{}", False),
+    MY_PAGE: ("GET", "/my-coupons", False),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +48,9 @@ class Click:
     """One planned request before it is put into bytes.
 
     Attributes:
-        at_s: when, in seconds from the start.
+        at_s: planned moment, in seconds from the start.
         kind: of request, as in `loadtest.load.scenarios`.
-        user: who asks.
+        user: the user.
     """
 
     at_s: float
@@ -44,7 +68,7 @@ class Step:
 
 
 def steps(scenario: Scenario) -> list[Step]:
-    """The parts of a run; one where the rate is the same throughout."""
+    """Return the parts of a run; one where the rate is constant."""
     found, from_s = [], 0.0
     for share, of_length in SHARES if scenario.shape == STEPS else ((1.0, 1.0),):
         to_s = from_s + of_length * scenario.seconds
@@ -54,11 +78,11 @@ def steps(scenario: Scenario) -> list[Step]:
 
 
 def clicks(scenario: Scenario, seed: int) -> list[Click]:
-    """The whole crowd, in the order of time.
+    """Return all requests of a scenario, ordered by time.
 
     Args:
         scenario: the event.
-        seed: of every choice.
+        seed: of all random choices.
     """
     chance = random.Random(seed)
     kinds, weights = list(scenario.mix), list(scenario.mix.values())
@@ -73,7 +97,7 @@ def clicks(scenario: Scenario, seed: int) -> list[Click]:
 
 
 def _moments(scenario: Scenario, chance: random.Random) -> Iterator[float]:
-    """Random moments, as independent users have: a Poisson process, given its number."""
+    """Yield random moments, as of independent users: a Poisson process with a given number of arrivals."""
     if scenario.shape == SURGE:
         for _ in range(round(scenario.rate_per_s * scenario.seconds)):
             yield _around_the_opening(scenario, chance)
@@ -85,10 +109,10 @@ def _moments(scenario: Scenario, chance: random.Random) -> Iterator[float]:
 
 def _around_the_opening(scenario: Scenario, chance: random.Random) -> float:
     part = chance.random()
-    if part < _BEFORE:  # more and more of them as the moment comes near
+    if part < _BEFORE:  # more and more as the opening comes near
         return scenario.opens_at_s * math.sqrt(chance.random())
     if part < _BEFORE + _RUSH:
-        at_s = scenario.opens_at_s - _TWITCH_S + chance.expovariate(1 / _RUSH_MEAN_S)
+        at_s = scenario.opens_at_s - _EARLY_S + chance.expovariate(1 / _RUSH_MEAN_S)
         return min(max(0.0, at_s), float(scenario.seconds))
     return chance.uniform(scenario.opens_at_s, scenario.seconds)
 
@@ -101,7 +125,7 @@ class Site:
         port: of the web server.
         coupon_id: of the event.
         host: of the web server.
-        cookie: the name of the cookie in which the pages find the token.
+        cookie: name of the cookie in which the pages look for the token.
     """
 
     port: int
@@ -111,51 +135,35 @@ class Site:
 
 
 def arrival(click: Click, site: Site, token: str, scenario: Scenario) -> Arrival:
-    """A click as it goes over the wire.
+    """Put a click into bytes.
 
     Args:
-        click: what was planned.
+        click: the planned request.
         site: where it goes.
         token: the user's.
         scenario: says how patient users are.
     """
     impatient = scenario.tries > 1 and click.kind == ISSUE
     key = f"key-of-{click.user}" if impatient else ""
-    return Arrival(
-        click.at_s,
-        click.kind,
-        _request(click, site, token, key=key),
-        click.user,
-        patience_s=scenario.patience_s if impatient else None,
+    method, path, has_token = REQUESTS[click.kind]
+    request = request_bytes(
+        method,
+        path.format(site.coupon_id),
+        token if has_token else "",
         key=key,
+        host=site.host,
+        cookie=f"{site.cookie}={token}" if click.kind == MY_PAGE else "",
     )
-
-
-def _request(click: Click, site: Site, token: str, *, key: str) -> bytes:
-    coupon = f"/api/v1/coupons/{site.coupon_id}"
-    match click.kind:
-        case "issue" | "bot":
-            return request_bytes("POST", f"{coupon}/issue", token, key=key, host=site.host)
-        case "look-up":
-            return request_bytes("GET", coupon, host=site.host)
-        case "list":
-            return request_bytes("GET", "/api/v1/coupons", host=site.host)
-        case "my coupons":
-            return request_bytes("GET", "/api/v1/me/coupons", token, host=site.host)
-        case "page":
-            return request_bytes("GET", f"/coupons/{site.coupon_id}", host=site.host)
-        case "my page":
-            return request_bytes("GET", "/my-coupons", host=site.host, cookie=f"{site.cookie}={token}")
-        case unknown:
-            raise ValueError(f"no request is known for {unknown}")
+    patience_s = scenario.patience_s if impatient else None
+    return Arrival(click.at_s, click.kind, request, click.user, patience_s=patience_s, key=key)
 
 
 def impatience(scenario: Scenario, seed: int) -> Again:
-    """What users do about an answer: where the scenario has more than one try, ask again soon.
+    """Return what users do after a result: where the scenario has more than one try, they soon try again.
 
     Args:
         scenario: says how often.
-        seed: of the pauses.
+        seed: of the random pauses.
     """
     chance = random.Random(seed)
 

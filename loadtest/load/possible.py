@@ -1,4 +1,4 @@
-"""When something may have been so, where each change happened at an unknown moment between two known ones."""
+"""When a state may have held, where each change happened at an unknown moment between two known ones."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NEVER = math.inf
 
 @dataclass(frozen=True)
 class Operated:
-    """What an operator has done to the coupon; it took effect at some moment between the two times.
+    """An operator's change of the coupon; it took effect at some moment between the two times.
 
     Attributes:
         what: `restock`, `pause`, `resume` or `close`.
-        sent_s: before it was begun, in seconds. What was so before the run has `FROM_THE_START` twice.
-        answered_s: after it was done, in seconds; `NEVER` where nobody knows whether it was done.
-        pieces: how many more, at a restock.
+        sent_s: before it began, in seconds. A change from before the run has `FROM_THE_START` twice.
+        answered_s: after it was done, in seconds; `NEVER` where it is unknown whether it was done.
+        pieces: how many were added by a restock.
     """
 
     what: str
@@ -31,10 +31,10 @@ class Operated:
 
 
 class Times:
-    """All moments at which something may have been so."""
+    """All moments at which a state may have held."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
-        """Keep the spans, both ends included; they may overlap, and those that end before they begin are none."""
+        """Merge the spans, which include both ends and may overlap; one that ends before it begins is ignored."""
         self._starts: list[float] = []
         self._ends: list[float] = []
         for start_s, end_s in sorted(span for span in spans if span[0] <= span[1]):
@@ -45,21 +45,21 @@ class Times:
                 self._ends.append(end_s)
 
     def meet(self, from_s: float, to_s: float) -> bool:
-        """It may have been so at a moment from `from_s` to `to_s`, both included."""
+        """Whether the state may have held at a moment from `from_s` to `to_s`, both included."""
         at = bisect_right(self._starts, to_s) - 1
         return at >= 0 and self._ends[at] >= from_s
 
 
 @dataclass(frozen=True)
 class Life:
-    """A coupon's window and what operators did to it.
+    """A coupon's window and its operators' changes.
 
     Attributes:
         total: its pieces at the start of the run.
         opens_s: when it opens, in seconds of the history's clock.
-        closes_s: when it closes, likewise.
-        clock_error_s: how far those two may be off.
-        operated: what operators did.
+        closes_s: when it closes, on the same clock.
+        clock_error_s: maximum error of those two, in seconds.
+        operated: the changes.
     """
 
     total: int
@@ -69,20 +69,20 @@ class Life:
     operated: Sequence[Operated] = ()
 
     def not_open_yet(self) -> Times:
-        """When the opening may not have come."""
+        """Return when it may not have opened yet."""
         return Times([(-math.inf, self.opens_s + self.clock_error_s)])
 
     def closed(self) -> Times:
-        """When it may have been closed: past its end, or for good."""
+        """Return when it may have been closed: after its end, or by an operator."""
         by_operators_s = min((one.sent_s for one in self._all("close")), default=math.inf)
         return Times([(min(self.closes_s - self.clock_error_s, by_operators_s), math.inf)])
 
     def paused(self) -> Times:
-        """When it may have been paused."""
+        """Return when it may have been paused."""
         return Times((pause.sent_s, self._undone_s(pause, "resume", "close")) for pause in self._all("pause"))
 
     def open(self) -> Times:
-        """When it may have been open."""
+        """Return when it may have been open."""
         from_s = self.opens_s - self.clock_error_s
         closed_s = min((one.answered_s for one in self._all("close")), default=math.inf)
         to_s = min(self.closes_s + self.clock_error_s, closed_s)
@@ -93,12 +93,12 @@ class Life:
         )
 
     def sold_out(self, gone_s: Iterable[float]) -> Times:
-        """When the last piece may have been gone.
+        """Return when it may have been sold out.
 
         Args:
-            gone_s: for each piece that was issued the earliest moment at which it can have been.
+            gone_s: for each issued piece, the earliest moment at which it can have been issued.
         """
-        # At one moment a piece goes before others come: both orders are possible, and this one allows more.
+        # At equal moments a piece is issued before others are added: both orders are possible, and this allows more.
         steps = [(at_s, 0, -1) for at_s in gone_s]
         steps += [(one.answered_s, 1, one.pieces) for one in self._all("restock")]
         spans, left = [], self.total
@@ -113,10 +113,10 @@ class Life:
         return Times([*spans, *([(since_s, math.inf)] if since_s is not None else [])])
 
     def oversold_s(self, gone_s: Iterable[float]) -> float | None:
-        """The first moment at which more pieces were surely gone than there can have been, or None.
+        """Return the first moment at which more pieces had certainly been issued than there can have been, or None.
 
         Args:
-            gone_s: for each piece that was issued the latest moment at which it can have been.
+            gone_s: for each issued piece, the latest moment at which it can have been issued.
         """
         steps = [(at_s, 1, -1) for at_s in gone_s]
         steps += [(one.sent_s, 0, one.pieces) for one in self._all("restock")]
@@ -128,17 +128,17 @@ class Life:
         return None
 
     def least_total(self, at_s: float) -> int:
-        """The total at a moment, without restocks that may not have happened by then."""
+        """Return the total at a moment, without restocks that may not have happened by then."""
         return self.total + sum(one.pieces for one in self._all("restock") if one.answered_s < at_s)
 
     def most_total(self, at_s: float) -> int:
-        """The total at a moment, with every restock that may have happened by then."""
+        """Return the total at a moment, with every restock that may have happened by then."""
         return self.total + sum(one.pieces for one in self._all("restock") if one.sent_s <= at_s)
 
     def _all(self, what: str) -> list[Operated]:
         return [one for one in self.operated if one.what == what]
 
     def _undone_s(self, done: Operated, *by: str) -> float:
-        """The latest moment at which what was done can still have been in force."""
+        """Return the latest moment at which a change can still have been in force."""
         later = (one.answered_s for one in self.operated if one.what in by and one.sent_s >= done.answered_s)
         return min(later, default=math.inf)

@@ -1,13 +1,13 @@
-"""Holds a run against what its scenario promises. Each check says what was promised and what was seen."""
+"""Checks a run against the promises of its scenario. Each check says what was promised and what was seen."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from loadtest.driver.generator import GAVE_UP, Result
+from loadtest.driver.generator import GAVE_UP, NOT_SENT, Result
 from loadtest.driver.usage import Sample
 from loadtest.load.answered import ISSUE, Answered
 from loadtest.load.figures import ATTEMPTS, NO_ANSWER, REFUSALS, goodput_per_s, percentiles_ms
@@ -17,13 +17,13 @@ from loadtest.load.plans import Step, steps
 from loadtest.load.scenarios import BOT, STEPS, Scenario
 
 _MB = 1_000_000
-# Below this, growth is the allocator's and not the service's.
+# Growth below this is the allocator's and not the service's.
 _NOISE_BYTES = 10 * _MB
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise and what became of it."""
+    """One promise, what was seen, and whether it was kept."""
 
     name: str
     promised: str
@@ -34,23 +34,25 @@ class Check:
 def judge(
     scenario: Scenario, results: Sequence[Result], ledger: Ledger | None, samples: Sequence[Sample]
 ) -> list[Check]:
-    """Every promise of the scenario, kept or broken.
+    """Check every promise of the scenario.
 
     Args:
         scenario: with its promises.
-        results: all answers.
-        ledger: what the database holds; None where it cannot be asked.
-        samples: of processors and memory; none where the processes cannot be seen.
+        results: of all requests.
+        ledger: what the database holds; None where it cannot be read.
+        samples: of processors and memory; empty where the processes cannot be seen.
     """
-    checks = [_errors(scenario, results)]
-    checks += _times(scenario, results)
-    checks += _goodput(scenario, results)
-    checks += _memory(scenario, samples)
-    checks += _limits(scenario, results)
-    checks += _answers_alone(scenario, results)
+    attempts = [result for result in results if result.kind in ATTEMPTS]
+    checks = [
+        _errors(scenario, results),
+        *_times(scenario, attempts),
+        *_goodput(scenario, results),
+        *_memory(scenario, samples),
+        *_limits(scenario, results),
+        *_codes(scenario, attempts),
+    ]
     if ledger is not None:
-        checks += _books(scenario, results, ledger)
-        checks.append(_explained(results, ledger))
+        checks += [*_recorded(scenario, attempts, ledger), _explained(attempts, ledger)]
     return checks
 
 
@@ -59,14 +61,14 @@ def _errors(scenario: Scenario, results: Sequence[Result]) -> Check:
     allowed |= {GAVE_UP} if scenario.patience_s is not None else set()
     errors = Counter(r.code for r in results if (r.status >= 500 or r.code in NO_ANSWER) and r.code not in allowed)
     promised = "no 5xx, every request answered" if scenario.promises.no_5xx else "no 5xx but a short 503"
-    told = ", ".join(f"{number} {code}" for code, number in errors.most_common())
-    return Check("errors", promised, told or "none", not errors)
+    seen = ", ".join(f"{number} {code}" for code, number in errors.most_common())
+    return Check("errors", promised, seen or "none", not errors)
 
 
-def _times(scenario: Scenario, results: Sequence[Result]) -> Iterator[Check]:
+def _times(scenario: Scenario, attempts: Sequence[Result]) -> Iterator[Check]:
     promises = scenario.promises
-    ordinary = [result for result in results if result.kind in ATTEMPTS and result.kind != BOT]
-    refused = [result for result in results if result.kind in ATTEMPTS and result.code in REFUSALS]
+    ordinary = [result for result in attempts if result.kind != BOT]
+    refused = [result for result in attempts if result.code in REFUSALS]
     for name, bound_ms, those in (
         ("attempts in time", promises.issue_p99_ms, ordinary),
         ("refusals in time", promises.refused_p99_ms, refused),
@@ -78,7 +80,7 @@ def _times(scenario: Scenario, results: Sequence[Result]) -> Iterator[Check]:
 
 
 def goodput_steps(scenario: Scenario) -> list[Step]:
-    """The parts of a run whose goodput is compared: its steps, or thirds where it has none."""
+    """Return the parts of a run whose goodput is compared: its steps, or thirds where it has none."""
     if scenario.shape == STEPS:
         return steps(scenario)
     third_s = scenario.seconds / 3
@@ -119,30 +121,30 @@ def _limits(scenario: Scenario, results: Sequence[Result]) -> Iterator[Check]:
     yield Check(name, "no ordinary user gets a 429", f"{limited} did", not limited)
 
 
-def _answers_alone(scenario: Scenario, results: Sequence[Result]) -> Iterator[Check]:
-    """What the answers must not say, whatever the database holds."""
-    told: dict[str, set[str]] = {}
-    for result in results:
-        if result.kind in ATTEMPTS and result.issuance:
-            told.setdefault(result.who, set()).add(result.issuance)
-    several = sum(1 for codes in told.values() if len(codes) > 1)
-    yield Check("one per user", "nobody is shown two codes", f"{several} were", not several)
-    codes = [code for of_user in told.values() for code in of_user]
-    shared = len(codes) - len(set(codes))
-    yield Check("one user per code", "no code is shown to two users", f"{shared} were", not shared)
+def _codes(scenario: Scenario, attempts: Sequence[Result]) -> Iterator[Check]:
+    """Check the codes that users were shown, whatever the database holds."""
+    shown: dict[str, set[str]] = defaultdict(set)
+    for result in attempts:
+        if result.issuance:
+            shown[result.who].add(result.issuance)
+    several = sum(1 for codes in shown.values() if len(codes) > 1)
+    yield Check("one per user", "no user is shown two codes", f"{several} were", not several)
+    codes = [code for of_user in shown.values() for code in of_user]
     number = len(set(codes))
+    shared = len(codes) - number
+    yield Check("one user per code", "no code is shown to two users", f"{shared} were", not shared)
     yield Check("never too many", f"at most {scenario.stock} codes", f"{number}", number <= scenario.stock)
 
 
-def _books(scenario: Scenario, results: Sequence[Result], ledger: Ledger) -> Iterator[Check]:
+def _recorded(scenario: Scenario, attempts: Sequence[Result], ledger: Ledger) -> Iterator[Check]:
     promises = scenario.promises
     yield Check("verify", "clean", "; ".join(ledger.violations) or "clean", not ledger.violations)
-    told = {(r.who, r.issuance) for r in results if r.kind in ATTEMPTS and r.issuance}
-    lost = sum(1 for who, code in told if ledger.owners.get(who) != code)
-    yield Check("what was told is recorded", "every code that a user was shown", f"{lost} are missing", not lost)
-    sold_out = sum(1 for result in results if result.code == "SOLD_OUT")
-    seen = f"{ledger.issued} of {ledger.total} issued, {sold_out} told SOLD_OUT"
-    least = min(ledger.total, len({r.who for r in results if r.kind in ATTEMPTS})) if promises.sells_out else 0
+    shown = {(result.who, result.issuance) for result in attempts if result.issuance}
+    lost = sum(1 for who, code in shown if ledger.owners.get(who) != code)
+    yield Check("what was shown is recorded", "every code that a user was shown", f"{lost} are missing", not lost)
+    sold_out = sum(1 for result in attempts if result.code == "SOLD_OUT")
+    seen = f"{ledger.issued} of {ledger.total} issued, {sold_out} got SOLD_OUT"
+    least = min(ledger.total, len({result.who for result in attempts})) if promises.sells_out else 0
     kept = least <= ledger.issued <= ledger.total and (ledger.issued == ledger.total or not sold_out)
     promised = f"exactly {least} issued" if least else f"at most {ledger.total} issued, SOLD_OUT only when all are"
     yield Check("exactly the stock", promised, seen, kept)
@@ -154,15 +156,14 @@ def _books(scenario: Scenario, results: Sequence[Result], ledger: Ledger) -> Ite
         yield Check("notified", f"every holder within {promises.notified_s:.0f} s", seen, kept)
 
 
-def _explained(results: Sequence[Result], ledger: Ledger) -> Check:
-    """Some order of events explains every attempt; see `loadtest.load.history`."""
+def _explained(attempts: Sequence[Result], ledger: Ledger) -> Check:
+    """Check that some order of events explains every attempt; see `loadtest.load.history`."""
     answers = [
         Answered(ISSUE, r.who, 0, r.sent_s, max(r.sent_s, r.answered_s), r.code, r.issuance or None, r.key or None)
-        for r in results
-        # When the coupon opens is on the database's clock: `ledger.early` has looked at that. What was
-        # not sent has done nothing.
-        if r.kind in ATTEMPTS and r.code not in ("NOT_OPEN", "NOT_SENT")
+        for r in attempts
+        # The opening is on the database's clock: `ledger.early` checks it. What was not sent changed nothing.
+        if r.code not in ("NOT_OPEN", NOT_SENT)
     ]
     found = check(answers, ledger.owners, ledger.total)
     seen = "; ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
-    return Check("history", "some order of events explains every answer", seen or "one does", not found)
+    return Check("history", "some order of events explains every response", seen or "one does", not found)

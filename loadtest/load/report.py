@@ -1,94 +1,118 @@
-"""What a run has shown, as text that a person understands. It reads the record and nothing else."""
+"""What a run has shown, as text and as one HTML page. Both read the record and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from loadtest.load.figures import QUANTILES, percentiles_ms
+from jinja2 import Environment, FileSystemLoader
 
-__all__ = ["percentiles_ms", "tell"]
+from loadtest.load.figures import QUANTILES
+from loadtest.results.tables import Table, as_text
+
+PAGE = "report.html"
 
 
-def tell(record: Mapping[str, Any]) -> str:
-    """The verdict first, then the numbers.
+def text(record: Mapping[str, Any]) -> str:
+    """Return the figures, then the verdict.
 
     Args:
         record: as in `docs/load-record.md`.
     """
-    parts = (_answers(record), _latencies(record), _goodput(record), _generator(record), _usage(record))
-    return "\n\n".join([*parts, _verdict(record)])
+    answers = record["answers"]
+    summary = (
+        f"{answers['count']} requests in {record['length_s']:.1f} s: "
+        f"issued {answers['issued_per_s']}/s, refused {answers['refused_per_s']}/s, "
+        f"{answers['server_errors']} responses of 5xx, {answers['unanswered']} requests without a response"
+    )
+    promises = as_text(_promises(record), left=4)
+    limits = "\n".join(f"limit: {sentence}" for sentence in record["limit"])
+    return "\n\n".join([summary, *(as_text(table) for _, table in _tables(record)), promises, limits, headline(record)])
 
 
 def headline(record: Mapping[str, Any]) -> str:
-    """The verdict in one sentence."""
+    """Return the verdict in one sentence."""
     broken = [check["name"] for check in record["verdict"]["checks"] if not check["kept"]]
     if not broken:
         return "every promise was kept"
     return f"{len(broken)} of {len(record['verdict']['checks'])} promises were broken: {', '.join(broken)}"
 
 
-def _verdict(record: Mapping[str, Any]) -> str:
-    lines = [f"{'promise':<26}{'promised':<48}seen"]
-    for check in record["verdict"]["checks"]:
-        mark = "kept  " if check["kept"] else "BROKEN"
-        lines.append(f"{check['name']:<26}{check['promised']:<48}{mark}  {check['seen']}")
-    lines += ["", *(f"limit: {sentence}" for sentence in record["limit"]), "", headline(record)]
-    return "\n".join(lines)
+def write_page(directory: Path, record: Mapping[str, Any], plots: Sequence[Path]) -> Path:
+    """Write a page that needs no other file, with the verdict first.
+
+    Args:
+        directory: exists.
+        record: as in `docs/load-record.md`.
+        plots: PNG files, which become part of the page.
+    """
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    page = directory / PAGE
+    html = environment.get_template("report.html").render(
+        record=record,
+        headline=headline(record).capitalize(),
+        promises=_promises(record),
+        tables=[*_tables(record), ("The run", list(_run(record)))],
+        plots={plot.stem: b64encode(plot.read_bytes()).decode() for plot in plots},
+    )
+    page.write_text(html, encoding="utf-8")
+    return page
 
 
-def _answers(record: Mapping[str, Any]) -> str:
-    answers, seconds = record["answers"], record["scenario"]["seconds"]
-    lines = [
-        f"{answers['count']} requests in {record['length_s']:.1f} s: "
-        f"issued {answers['issued_per_s']}/s, refused {answers['refused_per_s']}/s, "
-        f"{answers['server_errors']} answers of 5xx, {answers['unanswered']} without an answer",
-        "",
-        f"{'code':<24}{'count':>8}{'per s':>10}",
+def _promises(record: Mapping[str, Any]) -> Table:
+    checks = record["verdict"]["checks"]
+    rows = [[one["name"], one["promised"], "kept" if one["kept"] else "BROKEN", one["seen"]] for one in checks]
+    return [["promise", "promised", "", "seen"], *rows]
+
+
+def _tables(record: Mapping[str, Any]) -> list[tuple[str, Table]]:
+    """Return the tables of a record with their headings, in the order in which they are read."""
+    seconds, answers = record["scenario"]["seconds"], record["answers"]
+    names = [*(f"p{q:g}" for q in QUANTILES), "max"]
+    codes = [[code, f"{count}", f"{count / seconds:.1f}"] for code, count in answers["by_code"].items()]
+    latencies = [
+        [kind, f"{seen['count']}", *(f"{seen[f'{name}_ms']:.1f}" for name in names)]
+        for kind, seen in record["latencies"].items()
     ]
-    for code, count in answers["by_code"].items():
-        lines.append(f"{code:<24}{count:>8}{count / seconds:>10.1f}")
-    return "\n".join(lines)
+    goodput = [
+        [f"{step['from_s']:.0f} to {step['to_s']:.0f}", f"{step['rate_per_s']:.0f}", f"{step['good_per_s']:.0f}"]
+        for step in record["goodput"]
+    ]
+    generator = [
+        [f"{number}", f"{seen['count']}", *(f"{seen[f'{name}_ms']:.1f}" for name in names)]
+        for number, seen in enumerate(record["generator"], 1)
+    ]
+    return [
+        ("Responses by code", [["code", "count", "per s"], *codes]),
+        ("Latency from the planned moment", [["kind", "count", *(f"{name} ms" for name in names)], *latencies]),
+        ("Goodput", [["from to s", "planned/s", "good/s"], *goodput]),
+        ("Lateness of the generator", [["generator process", "requests", *(f"late {n}" for n in names)], *generator]),
+        (
+            "Processors and memory",
+            [["processes of", "cpu %", "cpu max", "first MB", "last MB", "most MB"], *_usage(record)],
+        ),
+    ]
 
 
-def _latencies(record: Mapping[str, Any]) -> str:
-    names = [f"p{q:g}" for q in QUANTILES]
-    lines = [f"{'kind':<24}{'count':>8}" + "".join(f"{f'{name} ms':>11}" for name in [*names, "max"])]
-    for kind, seen in record["latencies"].items():
-        lines.append(f"{kind:<24}{seen['count']:>8}" + "".join(f"{seen[f'{n}_ms']:>11.1f}" for n in [*names, "max"]))
-    return "\n".join(lines)
-
-
-def _goodput(record: Mapping[str, Any]) -> str:
-    lines = [f"{'from to s':<24}{'planned/s':>10}{'good/s':>10}"]
-    for step in record["goodput"]:
-        span = f"{step['from_s']:.0f} to {step['to_s']:.0f}"
-        lines.append(f"{span:<24}{step['rate_per_s']:>10.0f}{step['good_per_s']:>10.0f}")
-    return "\n".join(lines)
-
-
-def _generator(record: Mapping[str, Any]) -> str:
-    lines = [f"{'generator process':<24}{'requests':>8}{'late p50':>11}{'late p99':>11}{'late max':>11}"]
-    for number, seen in enumerate(record["generator"], 1):
-        lines.append(
-            f"{number:<24}{seen['count']:>8}{seen['p50_ms']:>11.1f}{seen['p99_ms']:>11.1f}{seen['max_ms']:>11.1f}"
-        )
-    return "\n".join(lines)
-
-
-def _usage(record: Mapping[str, Any]) -> str:
-    lines = [f"{'processes of':<24}{'cpu %':>8}{'cpu max':>9}{'first MB':>10}{'last MB':>9}{'most MB':>9}"]
+def _usage(record: Mapping[str, Any]) -> Iterator[list[str]]:
     samples = [sample for sample in record["usage"] if 1 <= sample["at_s"] <= record["length_s"]]
     for role in samples[0]["roles"] if samples else ():
-        seen = [sample["roles"][role] for sample in samples]
-        cpu, memory = [one["cpu_percent"] for one in seen], [one["rss_bytes"] / 1e6 for one in seen]
-        lines.append(
-            f"{role:<24}{sum(cpu) / len(cpu):>8.0f}{max(cpu):>9.0f}"
-            f"{memory[0]:>10.0f}{memory[-1]:>9.0f}{max(memory):>9.0f}"
-        )
+        cpu = [sample["roles"][role]["cpu_percent"] for sample in samples]
+        mb = [sample["roles"][role]["rss_bytes"] / 1e6 for sample in samples]
+        yield [role, *(f"{figure:.0f}" for figure in (mean(cpu), max(cpu), mb[0], mb[-1], max(mb)))]
     if samples:
         machine = [sample["machine_percent"] for sample in samples]
-        lines.append(
-            f"{'the whole machine':<24}{sum(machine) / len(machine):>8.0f}{max(machine):>9.0f}   of all processors"
-        )
-    return "\n".join(lines)
+        yield ["the whole machine, of all processors", f"{mean(machine):.0f}", f"{max(machine):.0f}", "", "", ""]
+
+
+def _run(record: Mapping[str, Any]) -> Iterator[list[str]]:
+    scenario = record["scenario"]
+    yield ["began at", record["began_at"]]
+    yield ["version", f"{record['version']} {record['revision']}"]
+    for name in ("rate_per_s", "seconds", "stock", "users"):
+        yield [name, str(scenario[name])]
+    for name, value in (*record["configuration"].items(), *record["machine"].items()):
+        yield [name, str(value)]

@@ -1,4 +1,4 @@
-"""The events that `make load` knows by name: how the crowd comes, and what is promised to it."""
+"""The events of `make load`: how the crowd comes, and what is promised to it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Promises:
     """What a run must keep; what is None or False is shown and not judged.
 
     Attributes:
-        no_5xx: no answer is a 5xx; otherwise a 503 may be, and nothing else.
-        issue_p99_ms: the 99th percentile of all attempts to issue, in milliseconds.
-        refused_p99_ms: likewise of refusals: SOLD_OUT, 429, 503.
+        no_5xx: no response is a 5xx; otherwise only 503 is allowed.
+        issue_p99_ms: 99th percentile of all attempts to issue, in milliseconds.
+        refused_p99_ms: 99th percentile of refusals (SOLD_OUT, 429, 503), in milliseconds.
         sells_out: every piece is issued.
-        notified_s: every holder is notified so many seconds after the last answer.
+        notified_s: every holder is notified within this after issuing, in seconds.
         goodput_of_peak: goodput in the last step, as a share of the best step's.
-        memory_growth: by how much the web processes may grow from the middle of the run to its end.
-        spares_others: no user but a bot gets a 429.
-        past_limits: how many attempts of one bot are let past the rate limits at most.
-        opens_on_time: nothing is issued before the opening, and nothing is paid for an early click.
+        memory_growth: how much the web processes may grow from the middle of the run to its end, as a share.
+        spares_others: only bots get a 429.
+        past_limits: maximum number of attempts of one bot that pass the rate limits.
+        opens_on_time: nothing is issued before the opening, and an early click uses up no limit.
     """
 
     no_5xx: bool = True
@@ -52,17 +52,17 @@ class Scenario:
         name: on the command line.
         tells: one sentence for the report.
         rate_per_s: planned requests per second, on average over the run.
-        seconds: for how long.
+        seconds: length of the run.
         stock: pieces.
-        users: different users, at random.
-        mix: how often each kind of request is asked for, as weights.
-        shape: `steady`, at random moments; `steps`, rising to the rate by way of SHARES;
-            `surge`, most of them around the opening.
+        users: number of different users, chosen at random.
+        mix: kinds of requests and their weights.
+        shape: `steady`, at random moments; `steps`, rising to the rate by SHARES; `surge`, most of them
+            around the opening.
         opens_at_s: when the coupon opens, in seconds from the start; before it where negative.
-        bots: tokens that hammer, besides the users.
-        bots_per_s: attempts of all bots together.
-        patience_s: after how long a user closes the connection and asks again.
-        tries: how often a user asks at most.
+        bots: number of tokens that send attempts without a pause, in addition to the users.
+        bots_per_s: attempts per second of all bots together.
+        patience_s: after how long a user closes the connection and tries again, in seconds.
+        tries: how often a user tries at most.
         environ: settings of the service that differ from its defaults.
         promises: what is judged.
     """
@@ -84,7 +84,7 @@ class Scenario:
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
-# Of the rate of `steps`, and of the length: three short steps show the peak, then the full load holds.
+# Shares of the rate and of the length of `steps`: three short steps show the peak, then the full load stays.
 SHARES = ((0.2, 1 / 6), (0.4, 1 / 6), (0.7, 1 / 6), (1.0, 1 / 2))
 
 SCENARIOS = {
@@ -110,13 +110,13 @@ SCENARIOS = {
         ),
         Scenario(
             "tenfold",
-            "Ten times the incident's traffic, reached in steps, with pieces for everybody.",
+            "Ten times the incident's traffic, reached in steps, with pieces for all users.",
             rate_per_s=10 * INCIDENT_PER_S,
             seconds=60,
             stock=100_000,
             users=100_000,
             shape=STEPS,
-            # So that the machine is the limit, and not the limit of three times the incident.
+            # So that the machine is the limit, and not the default of three times the incident.
             environ={"COUPON_LIMIT_GLOBAL": "1000000/minute"},
             promises=Promises(
                 no_5xx=False, refused_p99_ms=100.0, notified_s=None, goodput_of_peak=0.9, memory_growth=0.1
@@ -124,7 +124,7 @@ SCENARIOS = {
         ),
         Scenario(
             "opening",
-            "Everybody waits for the second of the opening, clicks early and then all at once.",
+            "Users wait for the opening, some click early, and then most click at once.",
             rate_per_s=200.0,
             seconds=30,
             stock=1_000,
@@ -136,7 +136,7 @@ SCENARIOS = {
         ),
         Scenario(
             "sold-out",
-            "The herd after the last piece.",
+            "Many users continue to try after the last piece is gone.",
             rate_per_s=400.0,
             seconds=30,
             stock=100,
@@ -146,7 +146,7 @@ SCENARIOS = {
         ),
         Scenario(
             "retry-storm",
-            "Impatient users: whoever is refused by a 429 or 503, or waits for a second, asks again at once.",
+            "Impatient users: after a 429 or 503, or a second without a response, they try again at once.",
             rate_per_s=200.0,
             seconds=30,
             stock=50_000,
@@ -154,26 +154,26 @@ SCENARIOS = {
             mix={ISSUE: 90, LOOK_UP: 10},
             patience_s=1.0,
             tries=5,
-            # Each process lets fewer in than come, so that there is a storm on every machine.
+            # Each process admits fewer attempts than arrive, so that there is a storm on every machine.
             environ={"COUPON_LIMIT_PROCESS": "30/second"},
             promises=Promises(no_5xx=False, refused_p99_ms=100.0, goodput_of_peak=0.9),
         ),
         Scenario(
             "bot",
-            "A hundred tokens hammer among ordinary users.",
+            "A hundred bots send attempts without a pause among ordinary users.",
             rate_per_s=150.0,
             seconds=30,
             stock=20_000,
             users=50_000,
             bots=100,
             bots_per_s=200.0,
-            # The service's default, told because of what is promised: half a minute touches two of its windows.
+            # The service's default, set because of the promise: half a minute overlaps two of its windows.
             environ={"COUPON_LIMIT_USER": "5/minute"},
             promises=Promises(issue_p99_ms=150.0, refused_p99_ms=100.0, spares_others=True, past_limits=10),
         ),
         Scenario(
             "mixed",
-            "People who look around: attempts, look-ups, lists, «my coupons», and the pages.",
+            "Users who look around: attempts, look-ups, lists, «my coupons», and the pages.",
             rate_per_s=150.0,
             seconds=60,
             stock=1_000,

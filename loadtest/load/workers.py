@@ -1,4 +1,4 @@
-"""The processes that send: so many that none is the bottleneck, started together, watched while they run."""
+"""The processes that send: enough of them that none is the bottleneck, and started together."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from loadtest.load import plans
 from loadtest.load.plans import Site
 from loadtest.load.scenarios import Scenario
 
-# What one process sends without being late, with room to spare; `generator.late_ms` in the report
-# shows whether that holds on the machine at hand.
+# What one process sends without being late, with room to spare; `generator` in the record shows
+# whether that holds on the machine at hand.
 RATE_PER_PROCESS = 900
 # Of all processes together; a web process takes 1,000.
 CONNECTIONS = 1_000
@@ -30,17 +30,16 @@ LEAD_S = 2.0
 TOKEN_TTL_S = 7_200
 _PREPARE_TIMEOUT_S = 120.0
 _SPARE_FILES = 64
-_DIED = "a generator process has died"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a generator process needs to know.
+    """What the generator processes need to know.
 
     Attributes:
         scenario: the event.
         seed: of the plan.
-        signing: settings by which tokens are signed, by the environment's names.
+        signing: settings that sign tokens, by their environment names.
         processes: how many share the plan.
         connections: of all processes together.
     """
@@ -57,28 +56,24 @@ class Sent:
     """What the processes have seen.
 
     Attributes:
-        by_process: what each brought.
+        by_process: the results of each process.
     """
 
     by_process: list[list[Result]]
 
     @property
     def results(self) -> list[Result]:
-        """Of all processes, in the order of their planned moments."""
+        """The results of all processes, ordered by their planned moments."""
         return sorted((one for results in self.by_process for one in results), key=lambda result: result.at_s)
 
 
-Progress = Callable[[float, int], None]
-
-
 def processes_for(scenario: Scenario) -> int:
-    """How many processes a scenario's rate asks for; a surge asks for more than its average."""
-    peak = scenario.rate_per_s + scenario.bots_per_s
-    return 1 + int(peak // RATE_PER_PROCESS)
+    """Return how many processes a scenario's rate needs."""
+    return 1 + int((scenario.rate_per_s + scenario.bots_per_s) // RATE_PER_PROCESS)
 
 
 class Workers:
-    """Generator processes, prepared and waiting for the order."""
+    """Generator processes, which prepare themselves and wait for the order to send."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -95,7 +90,7 @@ class Workers:
 
     @property
     def pids(self) -> list[int]:
-        """Of the processes."""
+        """The ids of the processes."""
         return [process.pid for process in self._processes if process.pid]
 
     def wait_until_ready(self) -> None:
@@ -109,78 +104,82 @@ class Workers:
                 raise RuntimeError(f"a generator process was not ready after {_PREPARE_TIMEOUT_S:.0f} s")
             _receive(pipe)
 
-    def send(self, site: Site, start_s: float, progress: Progress) -> Sent:
-        """Give the order to begin, and wait for the results.
+    def send(self, site: Site, start_s: float, progress: Callable[[float, int], object]) -> Sent:
+        """Give the order to send, and wait for the results.
 
         Args:
             site: where the requests go.
             start_s: the first moment of the plan, by `time.perf_counter`; LEAD_S from now or later.
-            progress: told every second: seconds since the start, and how many have been answered.
+            progress: called every second with the seconds since the start and the number of results.
 
         Raises:
-            RuntimeError: a process has died, or goes on for longer than the plan allows.
+            RuntimeError: a process has died, or takes longer than the plan allows.
         """
         for pipe in self._pipes:
-            try:
+            with _noticing_death():
                 pipe.send((site, start_s))
-            except OSError:
-                raise RuntimeError(_DIED) from None
-        # Every request has a time-out for its connection and one for its answer, each try anew.
+        # Every request has a time-out for its connection and one for its response, in each try.
         give_up_s = start_s + self._job.scenario.seconds + (1 + self._job.scenario.tries) * (2 * TIMEOUT_S + 1)
-        open_pipes, answered = list(self._pipes), dict.fromkeys(self._pipes, 0)
-        brought: dict[Connection, list[Result]] = {}
-        told_s = start_s
-        while open_pipes:
-            ready = set(wait(open_pipes, timeout=1.0))
-            for pipe in [pipe for pipe in open_pipes if pipe in ready]:
-                match _receive(pipe):
-                    case int(number):
-                        answered[pipe] = number
-                    case list(results):
-                        brought[pipe] = results
-                        open_pipes.remove(pipe)
-            if (now_s := time.perf_counter()) >= told_s + 1.0 or not open_pipes:
-                told_s = now_s
+        answered = dict.fromkeys(self._pipes, 0)
+        results: dict[Connection, list[Result]] = {}
+        reported_s = start_s
+        while len(results) < len(self._pipes):
+            ready = wait([pipe for pipe in self._pipes if pipe not in results], timeout=1.0)
+            for pipe in self._pipes:
+                if pipe in ready:
+                    match _receive(pipe):
+                        case int(number):
+                            answered[pipe] = number
+                        case list(of_process):
+                            results[pipe] = of_process
+            now_s = time.perf_counter()
+            if now_s >= reported_s + 1.0 or len(results) == len(self._pipes):
+                reported_s = now_s
                 progress(now_s - start_s, sum(answered.values()))
-            if time.perf_counter() > give_up_s:
-                raise RuntimeError("the generator goes on for longer than its plan allows")
-        return Sent([brought[pipe] for pipe in self._pipes])
+            if now_s > give_up_s:
+                raise RuntimeError("the generator takes longer than its plan allows")
+        return Sent([results[pipe] for pipe in self._pipes])
 
     def end(self) -> None:
-        """End what still runs."""
+        """Stop the processes that still run."""
         for process in self._processes:
             process.terminate()
             process.join(5)
 
 
 @contextmanager
-def fleet(job: Job) -> Iterator[Workers]:
-    """Start the processes of a job, and end them afterwards."""
-    started = Workers(job)
+def started_workers(job: Job) -> Iterator[Workers]:
+    """Start the processes of a job; stop them when the block ends."""
+    workers = Workers(job)
     try:
-        yield started
+        yield workers
     finally:
-        started.end()
+        workers.end()
+
+
+@contextmanager
+def _noticing_death() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError):
+        raise RuntimeError("a generator process has died") from None
 
 
 def _receive(pipe: Connection) -> object:
-    try:
+    with _noticing_death():
         return pipe.recv()
-    except (EOFError, OSError):
-        raise RuntimeError(_DIED) from None
 
 
 def _generate(job: Job, share: int, pipe: Connection) -> None:
-    """One process: every so-many-th click of the plan, with tokens signed beforehand."""
-    clients = max(1, job.connections // job.processes)
-    clients = open_files.connections(clients, others=_SPARE_FILES)
+    """Run one process: every nth click of the plan, with tokens signed beforehand."""
+    clients = open_files.connections(max(1, job.connections // job.processes), others=_SPARE_FILES)
     config = settings.load(dict(job.signing))
     mine = plans.clicks(job.scenario, job.seed)[share :: job.processes]
     signed = {user: tokens.sign(config, user, ttl_s=TOKEN_TTL_S) for user in {click.user for click in mine}}
     pipe.send("ready")
     site, start_s = pipe.recv()
     arrivals = [plans.arrival(click, site, signed[click.user], job.scenario) for click in mine]
-    # A collection of garbage would be a pause of the generator's own; a run is short enough without.
+    # A garbage collection would be a pause of the generator's own; a run is short enough without.
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -1,4 +1,4 @@
-"""`make bench` runs, and leaves what it promises. The figures themselves are nobody's business here."""
+"""`make bench` runs and writes a complete result. The figures themselves are not checked here."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from loadtest.bench.__main__ import PARTS, ROUNDS, main
 from loadtest.bench.baselines.without import Chooser
 from loadtest.bench.servers import Web
 from loadtest.bench.turns import Group, Seen, Variant, take_turns
+from loadtest.results import files
 from tests.support.servers import JWT_SECRET, ROOT
 
 SHORT = ("--rounds", "1", "--seconds", "0.1", "--rows", "10", "100", "1000")
-# What each part of the names takes away; everything else must be the very same object.
+# What each variant lacks, by its segment of the path; everything else must be the same object.
 MISSING: dict[str, set[str]] = {
     "": set(),
     "backlog": {"overload"},
@@ -48,7 +49,7 @@ MISSING: dict[str, set[str]] = {
 
 
 def ratios_in(measured: Mapping[str, Any], part: str) -> set[tuple[str, str, str]]:
-    # The sizes of tables are named in their ratios, and are smaller here.
+    # The names of ratios by rows contain the sizes, which are smaller here.
     keys = (key for key in compare.ratios(measured) if key.part == part and not key.group.endswith("by rows"))
     return {(key.group, key.of, key.to) for key in keys}
 
@@ -82,7 +83,7 @@ def test_the_benchmark_fails_where_a_ratio_has_fallen_both_times(
     against = copy.deepcopy(good)
     ratio = against["groups"][0]["ratios"][0]
     ratio[result.ANSWERS].update({name: 2 * figure for name, figure in ratio[result.ANSWERS].items()})
-    result.write(tmp_path / "faster.json", against)
+    files.write(tmp_path / "faster.json", against)
     assert main(["--against", str(document.REFERENCE)], measure=measure) == 0
     assert main(["--against", str(tmp_path / "faster.json")], measure=measure) == 1
     assert asked == [(ROUNDS, list(PARTS)), (ROUNDS, list(PARTS)), (2 * ROUNDS, ["core"])]
@@ -94,14 +95,14 @@ def test_the_benchmark_fails_where_a_ratio_has_fallen_both_times(
 @pytest.mark.parametrize(
     "arguments", [("--rounds", "0"), ("--rows", "10", "10", "20"), ("--rows", "1", "2", "3"), ("--only", "x")]
 )
-def test_a_wrong_option_is_told(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option_is_reported(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
     assert arguments[0].removeprefix("--") in capsys.readouterr().err
 
 
-def test_a_reference_that_is_none_is_told_before_anything_is_measured(
+def test_a_missing_reference_is_reported_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--against", str(tmp_path / "none.json")]) == 2
@@ -131,39 +132,39 @@ def teapots() -> Iterator[Web]:
     server.server_close()
 
 
-def turns(web: Web, status: int, stolen: Sequence[float] = (), tell: Callable[[str], object] = str) -> Seen:
-    """Two rounds of one variant, while the host takes so much in each, and then nothing."""
+def turns(web: Web, status: int, stolen: Sequence[float] = (), progress: Callable[[str], object] = str) -> Seen:
+    """Measure two rounds of one variant while the host takes these percentages, and then nothing."""
     group = Group("core", "teapots", [Variant("teapot", web, lambda _: "/", status, method="GET", clients=2)], [])
-    # Asked before each round, where what was taken until then does not matter, and after it.
+    # Read before each round, where the value does not matter, and after it.
     taken = chain.from_iterable((100.0, percent) for percent in (*stolen, *repeat(0.0, 20)))
     with ThreadPool(1) as sender:
         shown = take_turns(
-            group, sender, secret=JWT_SECRET, rounds=2, seconds=0.2, progress=tell, stolen=lambda: next(taken)
+            group, sender, secret=JWT_SECRET, rounds=2, seconds=0.2, progress=progress, stolen=lambda: next(taken)
         )
     return shown["teapot"]
 
 
-def test_a_variant_that_answers_wrongly_ends_the_run(teapots: Web) -> None:
+def test_a_variant_with_a_wrong_response_ends_the_run(teapots: Web) -> None:
     assert len(turns(teapots, 418).rates) == 2
-    with pytest.raises(RuntimeError, match=r"teapots, teapot: answers were \[418\], not 200 only"):
+    with pytest.raises(RuntimeError, match=r"teapots, teapot: responses were \[418\], not 200 only"):
         turns(teapots, 200)
 
 
-def test_a_round_in_which_the_host_took_the_processors_is_measured_once_more(teapots: Web) -> None:
-    told: list[str] = []
+def test_a_round_in_which_the_host_took_the_processors_is_repeated(teapots: Web) -> None:
+    lines: list[str] = []
     warm_up, busy, slightly, quiet = 90.0, 30.0, 4.0, 0.0
-    assert turns(teapots, 418, [warm_up, busy, slightly, busy, quiet], told.append).stolen == [slightly, quiet]
-    assert sum("once more, because the host took 30 %" in line for line in told) == 2
+    assert turns(teapots, 418, [warm_up, busy, slightly, busy, quiet], lines.append).stolen == [slightly, quiet]
+    assert sum("once more, because the host took 30 %" in line for line in lines) == 2
 
 
-def test_a_machine_that_is_never_ours_is_measured_all_the_same_and_tells(teapots: Web) -> None:
+def test_on_a_machine_that_is_always_shared_rounds_count_and_the_share_is_recorded(teapots: Web) -> None:
     seen = turns(teapots, 418, [50.0] * 10)
     assert (len(seen.rates), seen.stolen) == (2, [50.0, 50.0])
 
 
 @pytest.fixture
 def chooser(environ: dict[str, str]) -> Iterator[Chooser]:
-    """The service with all guards and without each of them, where a user may try once a minute."""
+    """Return the service with all guards and without each of them; a user may try once a minute."""
     made = Chooser(settings.load({**environ, "COUPON_LIMIT_USER": "1/minute"}))
     yield made
     made.services.close()

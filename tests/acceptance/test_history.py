@@ -1,4 +1,4 @@
-"""A short load through real processes, with a pause and a restock: some order of events explains every answer."""
+"""A short load through real processes, with a pause and a restock: some order of events explains every response."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLIENTS = 12
 USERS = 300
 TOTAL, MORE = 100, 40
 PACE_S = 0.02
-# What an operator waits for comes in a second or two; where it cannot come, a wrong service has shown enough by then.
+# A condition is met within a second or two; where it cannot be met, a wrong service has shown enough by then.
 ENOUGH = 2_000
 OWNERS = "SELECT user_id, code, extract(epoch FROM issued_at)::float8 AS at_s FROM issuances WHERE coupon_id = %s"
 CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now_s"
@@ -32,7 +32,7 @@ CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now_s"
 
 @dataclass
 class Crowd:
-    """Clients of all users, who ask for one coupon until they are stopped, and remember every answer."""
+    """Clients of all users, which ask for one coupon until they are stopped, and record every response."""
 
     web: Web
     coupon_id: int
@@ -42,7 +42,7 @@ class Crowd:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def ask(self, number: int) -> None:
-        """One client: any user, any request, on a connection of its own; now and then it does not wait."""
+        """Run one client: any user, any request, on a connection of its own; sometimes it does not wait."""
         chance = random.Random(number)
         connection = http.client.HTTPConnection("127.0.0.1", self.web.port, timeout=30)
         while not self.stopped.wait(chance.uniform(0, PACE_S)):
@@ -67,9 +67,9 @@ class Crowd:
             connection.close()
         else:
             answer = send(connection, method, path, token=self.tokens[user], headers=headers)
-        told = self._read(kind, user, sent_s, time.monotonic(), answer, key)
-        self.codes[told.code] += 1
-        self.answers.append(told)
+        answered = self._read(kind, user, sent_s, time.monotonic(), answer, key)
+        self.codes[answered.code] += 1
+        self.answers.append(answered)
 
     def _read(
         self, kind: str, user: str, sent_s: float, answered_s: float, answer: Answer | None, key: str | None
@@ -87,7 +87,7 @@ class Crowd:
                 code, remaining = "STALE" if data["stale"] else "OK", data["remaining"]
         return Answered(kind, user, self.coupon_id, sent_s, answered_s, code, shown, key, remaining)
 
-    def has_been_told(self, code: str, times: int = 1) -> None:
+    def wait_for(self, code: str, times: int = 1) -> None:
         wait_until(
             lambda: self.codes[code] >= times or self.codes.total() >= ENOUGH, timeout_s=60, what=f"{times} {code}"
         )
@@ -100,18 +100,18 @@ def operated(what: str, do: Callable[[], None], pieces: int = 0) -> Operated:
 
 
 def event(web: Web, pool: Pool, coupon_id: int, token_of: Callable[[str], str]) -> tuple[Crowd, list[str]]:
-    """A crowd, an operator who pauses and restocks, and what no order of events explains."""
+    """Run a crowd and an operator who pauses and restocks; return the contradictions too."""
     crowd = Crowd(web, coupon_id, {f"user-{number}": token_of(f"user-{number}") for number in range(USERS)})
     with ThreadPoolExecutor(CLIENTS) as executor:
         clients = [executor.submit(crowd.ask, number) for number in range(CLIENTS)]
         try:
-            crowd.has_been_told("ISSUED", TOTAL // 5)
+            crowd.wait_for("ISSUED", TOTAL // 5)
             done = [operated("pause", lambda: coupons.pause(pool, coupon_id))]
-            crowd.has_been_told("PAUSED", 20)
+            crowd.wait_for("PAUSED", 20)
             done.append(operated("resume", lambda: coupons.resume(pool, coupon_id)))
-            crowd.has_been_told("SOLD_OUT", 60)  # of whom a third hold one
+            crowd.wait_for("SOLD_OUT", 60)  # a third of these users hold one
             done.append(operated("restock", lambda: coupons.restock(pool, coupon_id, MORE), MORE))
-            crowd.has_been_told("ISSUED", TOTAL + MORE // 2)
+            crowd.wait_for("ISSUED", TOTAL + MORE // 2)
         finally:
             crowd.stopped.set()
         for client in clients:
@@ -128,7 +128,7 @@ def event(web: Web, pool: Pool, coupon_id: int, token_of: Callable[[str], str]) 
     )
 
 
-def test_every_answer_of_a_load_is_explained(
+def test_every_response_of_a_load_is_explained(
     tmp_path: Path,
     environ: dict[str, str],
     pool: Pool,
@@ -143,11 +143,11 @@ def test_every_answer_of_a_load_is_explained(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "expected"),
     [
         ("takes no piece", "hold one at the end, of"),
-        ("tells holders that it is sold out", "had been told by"),
-        ("shows a new code to a holder", "by another attempt"),
+        ("tells holders that it is sold out", "had been shown an issuance by"),
+        ("shows a new code to a holder", "another attempt had got ISSUED"),
         ("goes on while paused", "the coupon was not open"),
         ("is sold out too early", "not all were gone"),
     ],
@@ -159,9 +159,9 @@ def test_the_checker_finds_a_wrong_statement_in_the_answers_alone(
     new_coupon: Callable[..., int],
     token_of: Callable[[str], str],
     wrong: str,
-    told: str,
+    expected: str,
 ) -> None:
     wrongly = {**environ, "COUPON_LIMIT_GLOBAL": "1000000/minute", "WRONG": wrong}
     with running_web(tmp_path, wrongly, processes=1, arguments=("tests.support.wrong_app:app",)) as web:
         _, contradictions = event(web, pool, new_coupon(total=TOTAL), token_of)
-    assert any(told in line for line in contradictions), contradictions[:5]
+    assert any(expected in line for line in contradictions), contradictions[:5]

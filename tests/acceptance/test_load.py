@@ -22,7 +22,7 @@ from loadtest.driver.usage import watching
 from loadtest.load import ledger
 from loadtest.load.plans import Site
 from loadtest.load.scenarios import SCENARIOS
-from loadtest.load.workers import LEAD_S, Job, fleet
+from loadtest.load.workers import LEAD_S, Job, started_workers
 from loadtest.testbed.service import Service, running_service
 from tests.support.servers import ROOT, wait_until
 
@@ -84,7 +84,7 @@ def test_a_short_load_is_exact_and_leaves_the_documented_record(tmp_path: Path) 
     assert all(used["rss_bytes"] for used in roles.values())
 
 
-def test_a_service_elsewhere_gets_the_load_only_with_its_address_coupon_and_secret(
+def test_a_service_elsewhere_gets_the_load_with_its_address_coupon_and_secret(
     service: Service, port: int, tmp_path: Path
 ) -> None:
     coupon_id = service.new_coupon(20)
@@ -102,11 +102,11 @@ def test_a_service_elsewhere_gets_the_load_only_with_its_address_coupon_and_secr
     assert "shows no coupon 999999" in missing.stderr
 
 
-def test_a_run_that_is_asked_to_end_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_a_run_that_is_terminated_leaves_no_process_behind(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "loadtest.load", "--rate", "20", "--seconds", "60", "--out", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        # Nothing more is said by one that has ended: no use in waiting for it.
+        # A process that has ended prints nothing more.
         wait_until(lambda: (line := process.stdout.readline()) == "" or "answered" in line, timeout_s=90, what="a line")
         assert process.poll() is None
         started = psutil.Process(process.pid).children(recursive=True)
@@ -118,10 +118,10 @@ def test_a_run_that_is_asked_to_end_leaves_no_process_behind(tmp_path: Path) -> 
     assert process.returncode != 0
 
 
-def test_the_books_say_what_the_database_holds(service: Service) -> None:
+def test_the_ledger_holds_what_the_database_holds(service: Service) -> None:
     coupon_id = service.new_coupon(2)
     issue(service.pool, coupon_id, "kim")
-    held = ledger.read_when_notified(service.pool, coupon_id, timeout_s=0.1, tell=lambda _: None)
+    held = ledger.read_when_notified(service.pool, coupon_id, timeout_s=0.1, progress=lambda _: None)
     assert (held.total, held.issued, held.waiting, held.early, held.violations) == (2, 1, 1, 0, [])
     assert set(held.owners) == {"kim"}
     service.pool.execute("UPDATE coupon_stock SET remaining = 2 WHERE coupon_id = %s", [coupon_id])
@@ -131,34 +131,34 @@ def test_the_books_say_what_the_database_holds(service: Service) -> None:
     service.pool.execute("UPDATE coupon_stock SET remaining = 1 WHERE coupon_id = %s", [coupon_id])
 
 
-def test_a_generator_process_that_dies_is_told_and_not_waited_for(service: Service, port: int) -> None:
+def test_a_generator_process_that_dies_is_reported_and_not_waited_for(service: Service, port: int) -> None:
     job = Job(SCENARIOS["incident"], 1, {"COUPON_JWT_SECRET": service.environ["COUPON_JWT_SECRET"]}, processes=2)
-    with fleet(job) as generators:
+    with started_workers(job) as generators:
         generators.wait_until_ready()
         psutil.Process(generators.pids[1]).kill()
         with pytest.raises(RuntimeError, match="has died"):
             generators.send(Site(port, service.new_coupon(1)), time.perf_counter() + LEAD_S, lambda *_: None)
 
 
-def test_what_a_process_and_its_children_use_is_seen() -> None:
+def test_the_usage_of_a_process_and_its_children_is_sampled() -> None:
     busy = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'while True: pass'])\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-c", busy]) as process:
         try:
-            with watching({"busy": lambda: [process.pid], "none": list}, interval_s=0.2) as watch:
-                wait_until(lambda: len(watch.samples) >= 3, timeout_s=30, what="three samples")
+            with watching({"busy": lambda: [process.pid], "none": list}, interval_s=0.2) as sampler:
+                wait_until(lambda: len(sampler.samples) >= 3, timeout_s=30, what="three samples")
             family = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
             assert len(family) == 2
         finally:
             for child in psutil.Process(process.pid).children():
                 child.kill()
             process.kill()
-    last = watch.samples[-1].roles
+    last = sampler.samples[-1].roles
     assert last["busy"].cpu_percent > last["busy"].busiest_percent > 0
     assert last["busy"].rss_bytes > 1_000_000
     assert last["none"].cpu_percent == 0
 
 
-def test_the_locust_file_compiles_and_asks_what_the_api_has() -> None:
+def test_the_locust_file_compiles_and_uses_paths_of_the_api() -> None:
     source = (ROOT / "loadtest/load/locustfile.py").read_text()
     compile(source, "locustfile.py", "exec")
     named = {

@@ -1,4 +1,4 @@
-"""A load run that is as promised, to be made worse."""
+"""A load run that keeps every promise; tests make it worse."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from loadtest.load.promises import judge
 from loadtest.load.record import Run
 from loadtest.load.scenarios import ISSUE, SCENARIOS, Promises
 from loadtest.load.workers import Sent
+from loadtest.results.machine import machine
 
 SECONDS = 30
 STRICT = replace(
@@ -35,7 +36,7 @@ STRICT = replace(
 
 
 def answer(number: int, code: str, status: int, *, latency_s: float = 0.02, issuance: str = "") -> Result:
-    """One of three hundred, ten in each second."""
+    """Return one of three hundred results, ten in each second."""
     at_s = number / 10
     return Result(at_s, ISSUE, latency_s, status, code, f"user-{number}", sent_s=at_s, issuance=issuance)
 
@@ -50,16 +51,17 @@ def good_ledger() -> Ledger:
     return Ledger(100, 100, 0, [], owners, early=0, slowest_notification_s=3.0)
 
 
-def samples(last_bytes: int = 200_000_000, *, web_percent: float = 50.0, machine: float = 40.0) -> list[Sample]:
+def samples(last_bytes: int = 200_000_000, *, web_percent: float = 50.0, machine_percent: float = 40.0) -> list[Sample]:
     rss = [200_000_000] * (2 * SECONDS // 3) + [last_bytes] * (SECONDS // 3)
-    return [Sample(float(at), machine, {"web": Used(web_percent, web_percent, size)}) for at, size in enumerate(rss)]
+    return [
+        Sample(float(at), machine_percent, {"web": Used(web_percent, web_percent, size)}) for at, size in enumerate(rss)
+    ]
 
 
 def good_record() -> dict[str, Any]:
-    run = Run(STRICT, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), CONFIGURATION, record.machine())
-    sent = Sent([good_results()[::2], good_results()[1::2]])
-    checks = judge(STRICT, sent.results, good_ledger(), samples())
-    return record.compose(run, sent, samples(), good_ledger(), checks)
+    began_at, sent = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), Sent([good_results()[::2], good_results()[1::2]])
+    run = Run(STRICT, began_at, CONFIGURATION, machine(), sent, samples(), good_ledger())
+    return record.compose(run, judge(STRICT, sent.results, good_ledger(), samples()))
 
 
 CONFIGURATION = {

@@ -1,9 +1,8 @@
-"""A run of a simulated service: every delay is by chance, and so is which answers are lost.
+"""A run of a simulated service, in which delays and lost responses are random.
 
-Each request is sent, does what it does at a moment of its own, and is answered; the service looks
-at the coupon in the order of those moments. A part of the refusals comes from a memory that is up
-to 0.75 s old, as in the real one (docs/decisions/0013). What is wrong with the service on purpose
-is named by `wrong`.
+Each request is sent, takes effect at a moment of its own, and is answered; the service reads the
+coupon in the order of those moments. Some refusals come from a cache that is up to 0.75 s old, as in
+the real service (docs/decisions/0013). `wrong` names a deliberate error of the service.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Shown:
 
 @dataclass
 class Run:
-    """Everything that a checker is told."""
+    """The arguments of the checker."""
 
     total: int
     answers: list[Answered] = field(default_factory=list)
@@ -54,15 +53,15 @@ class Run:
         )
 
     def altered(self, which: Callable[[Answered], bool], **changes: object) -> Run:
-        """The same run with another text of the first answer for which this holds."""
+        """Return the same run with changes in the first answer for which this holds."""
         at = next(number for number, one in enumerate(self.answers) if which(one))
         answers = [*self.answers]
-        answers[at] = replace(answers[at], **changes)  # type: ignore[arg-type]  # a test names what there is
+        answers[at] = replace(answers[at], **changes)  # type: ignore[arg-type]  # the names are the fields'
         return replace(self, answers=answers)
 
 
 class Simulation:
-    """The service, one attempt at a time."""
+    """The service; it handles one attempt at a time."""
 
     def __init__(self, chance: random.Random, total: int, wrong: str) -> None:
         self._chance = chance
@@ -88,7 +87,7 @@ class Simulation:
         return seen.total - len(seen.holders)
 
     def attempt(self, user: str, key: str | None, at_s: float) -> tuple[str, str | None]:
-        """The answer's code, and that of the issuance it shows."""
+        """Return the response's code, and that of the issuance that it shows."""
         if at_s < OPENS_S:
             return "NOT_OPEN", None
         return self._known(user, key, at_s) or self._statement(user, key, at_s)
@@ -104,14 +103,14 @@ class Simulation:
 
     def _statement(self, user: str, key: str | None, at_s: float) -> tuple[str, str | None]:
         if user in self.owners and self._wrong != "two for one user":
-            if self._wrong == "holders told sold out" and len(self.owners) >= self._total:
+            if self._wrong == "holders get SOLD_OUT" and len(self.owners) >= self._total:
                 return "SOLD_OUT", None
             replayed = key is not None and self._keys[user] == key
             shown = self.owners[user] if self._wrong != "another code shown" else f"new-{at_s}"
             return ("REPLAYED" if replayed else "ALREADY_ISSUED"), shown
         if self._state == "closed" or at_s >= CLOSES_S:
             return "CLOSED", None
-        if self._state == "paused" and self._wrong != "pause not looked at":
+        if self._state == "paused" and self._wrong != "pause ignored":
             return "PAUSED", None
         left = self._total - len(self.owners)
         if self._wrong == "sold out too early":
@@ -119,7 +118,7 @@ class Simulation:
         if (left <= 0 and self._wrong != "more than there are") or at_s < self._stocked_from_s:
             return "SOLD_OUT", None
         code = f"code-{user}-{at_s}"
-        if self._wrong != "told before it is kept" or self._chance.random() < 0.7:
+        if self._wrong != "answers before it is recorded" or self._chance.random() < 0.7:
             self.owners[user], self._keys[user] = code, key
             self.issued_at_s[user] = at_s
         self._remember(at_s)
@@ -135,7 +134,7 @@ class Simulation:
 
 @lru_cache(maxsize=512)
 def simulated(seed: int, *, wrong: str = "") -> Run:
-    """One run of 10 seconds; the same for the same seed."""
+    """Return a run of 10 seconds; the same seed gives the same run."""
     chance = random.Random(seed)
     total, users = chance.choice([0, 1, 10, 30]), chance.choice([5, 20, 60])
     run, service = Run(total), Simulation(chance, total, wrong)
@@ -167,14 +166,14 @@ def _request(chance: random.Random, run: Run, service: Simulation, user: str) ->
     at_s = sent_s + chance.expovariate(20)
     answered_s = at_s + chance.expovariate(20)
     key = chance.choice([None, None, f"key-{user}-1", f"key-{user}-2"])
-    fate = chance.random()
+    case = chance.random()
 
     def attempt(at_s: float) -> None:
         code, shown = service.attempt(user, key, at_s)
-        if fate < 0.15:  # it was done, perhaps after the client had gone; the answer is lost
-            gone_s = sent_s + (answered_s - sent_s) * chance.uniform(0.1, 1.0)
+        if case < 0.15:  # executed, perhaps after the client disconnected; the response is lost
+            gave_up_s = sent_s + (answered_s - sent_s) * chance.uniform(0.1, 1.0)
             code, shown = chance.choice(["NO_ANSWER", "SERVICE_UNAVAILABLE"]), None
-            run.answers.append(Answered("issue", user, COUPON_ID, sent_s, gone_s, code, shown, key))
+            run.answers.append(Answered("issue", user, COUPON_ID, sent_s, gave_up_s, code, shown, key))
         else:
             run.answers.append(Answered("issue", user, COUPON_ID, sent_s, answered_s, code, shown, key))
 
@@ -190,4 +189,4 @@ def _request(chance: random.Random, run: Run, service: Simulation, user: str) ->
         shown = service.owners.get(user)
         run.answers.append(Answered("mine", user, COUPON_ID, sent_s, answered_s, "OK", shown))
 
-    return at_s, refused if fate > 0.9 else look_up if fate > 0.85 else mine if fate > 0.8 else attempt
+    return at_s, refused if case > 0.9 else look_up if case > 0.85 else mine if case > 0.8 else attempt

@@ -1,4 +1,4 @@
-"""The generator against servers whose delays are known: it must tell them, also when the server stalls."""
+"""The generator reports the delays of servers whose delays are known, also when the server stalls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nRetry-After: 7\r\n\r\n%b" % 
 
 
 class DelayingServer:
-    """Answers every request after a delay, and measures itself how long that really was."""
+    """Answers every request after a delay, and measures how long that really took."""
 
     def __init__(self, delay_s: float, answer: bytes = ANSWER) -> None:
         self.delay_s = delay_s
@@ -80,7 +80,7 @@ def plan(number: int, every_s: float) -> list[Arrival]:
 def test_known_delays_are_reported_within_five_percent(delay_s: float) -> None:
     with delaying(delay_s) as server:
         results = open_loop(server.port, plan(40, 0.02), clients=40)
-        # What the server says it took, which on a busy machine is more than it was told to take.
+        # What the server measured, which on a busy machine is more than the delay.
         known_s = median(server.delays_s)
     assert {result.status for result in results} == {200}
     seen_s = median(result.latency_s - result.late_s for result in results)
@@ -88,7 +88,7 @@ def test_known_delays_are_reported_within_five_percent(delay_s: float) -> None:
 
 
 def closed_variant(port: int, planned: list[Arrival]) -> list[float]:
-    """The wrong way: one request after the other, each timed from when it is sent."""
+    """Send the wrong way: one request after the other, each timed from when it is sent."""
     latencies_s = []
     for arrival in planned:
         (one,) = open_loop(port, [Arrival(0.0, arrival.kind, arrival.request)], clients=1)
@@ -104,7 +104,7 @@ STALL_S = 0.6
 
 
 def share_that_waited(send: Callable[[int, list[Arrival]], list[float]]) -> float:
-    """Share of requests with a tenth of the stall or more, when a server stalls in the middle of 1.2 s."""
+    """Return the share of requests that took a tenth of the stall or more, when a server stalls within 1.2 s."""
     planned = plan(60, 0.02)
     with delaying(0.0) as server:
         timers = [threading.Timer(0.3, server.awake.clear), threading.Timer(0.3 + STALL_S, server.awake.set)]
@@ -116,7 +116,7 @@ def share_that_waited(send: Callable[[int, list[Arrival]], list[float]]) -> floa
     return sum(1 for latency_s in latencies_s if latency_s >= STALL_S / 10) / len(latencies_s)
 
 
-def test_a_stall_is_seen_by_all_who_came_meanwhile_and_not_only_by_who_was_being_served() -> None:
+def test_a_stall_counts_for_all_requests_planned_meanwhile_and_not_only_for_those_in_flight() -> None:
     # Half of the plan falls into the stall; the last tenth of it waits for less than a tenth.
     assert share_that_waited(open_variant) >= 0.4
 
@@ -131,10 +131,10 @@ def test_a_request_that_waits_for_a_connection_counts_from_its_planned_moment_bu
         known_s = sum(server.delays_s)
     assert results[-1].latency_s >= known_s
     assert results[-1].sent_s >= sum(server.delays_s[:2])
-    assert results[-1].late_s < 0.5  # the loop took it up at once; it was the server that kept it waiting
+    assert results[-1].late_s < 0.5  # the loop took it up at once; the wait was the server's
 
 
-def test_what_gets_no_connection_in_time_is_told_as_not_sent() -> None:
+def test_a_request_without_a_connection_in_time_is_reported_as_not_sent() -> None:
     with delaying(0.0) as server:
         server.awake.clear()
         results = open_loop(server.port, plan(2, 0.0), clients=1, timeout_s=0.3)
@@ -142,7 +142,7 @@ def test_what_gets_no_connection_in_time_is_told_as_not_sent() -> None:
     assert all(result.status == 0 for result in results)
 
 
-def test_an_impatient_user_gives_up_and_asks_again_until_it_is_enough() -> None:
+def test_an_impatient_user_gives_up_and_retries_until_the_last_attempt() -> None:
     def again(arrival: Arrival, result: Result) -> Arrival | None:
         if result.code != GAVE_UP or arrival.attempt == 3:
             return None
@@ -155,7 +155,7 @@ def test_an_impatient_user_gives_up_and_asks_again_until_it_is_enough() -> None:
     assert all(result.latency_s >= 0.2 for result in results)
 
 
-def test_who_asked_and_what_came_back_are_kept() -> None:
+def test_the_user_and_the_response_are_recorded() -> None:
     with delaying(0.0) as server:
         (result,) = open_loop(server.port, [Arrival(0.0, "get", GET, "kim")], clients=1)
     assert (result.who, result.status, result.code, result.issuance) == ("kim", 200, "OK", "ABCD")
@@ -177,13 +177,13 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n" + b'{"co
         (b"not HTTP at all\r\n\r\n", "NO_ANSWER"),
     ],
 )
-def test_answers_of_every_length_are_understood_or_told_as_none(answer: bytes, code: str) -> None:
+def test_responses_of_every_form_are_parsed_or_reported_as_no_answer(answer: bytes, code: str) -> None:
     with delaying(0.0, answer) as server:
         results = open_loop(server.port, plan(3, 0.01), clients=1, timeout_s=5)
     assert [result.code for result in results] == [code] * 3
 
 
-def test_a_server_that_is_not_there_gives_no_answer_and_no_end_to_the_plan() -> None:
+def test_a_server_that_does_not_listen_gives_no_answer_and_does_not_stop_the_plan() -> None:
     with delaying(0.0) as server:
         port = server.port
     results = open_loop(port, plan(5, 0.01), clients=2, timeout_s=5)
@@ -191,10 +191,10 @@ def test_a_server_that_is_not_there_gives_no_answer_and_no_end_to_the_plan() -> 
 
 
 @pytest.mark.parametrize(("idle_s", "connections"), [(0.2, 2), (60.0, 1)])
-def test_a_connection_that_has_lain_idle_for_long_is_not_used_again(
+def test_a_connection_that_was_idle_for_long_is_not_reused(
     idle_s: float, connections: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The server might let go of it in just that moment, and the request would be lost for no fault of its own.
+    # The server might close it at that moment, and the request would be lost.
     monkeypatch.setattr(generator, "IDLE_S", idle_s)
     with delaying(0.0) as server:
         assert {one.status for one in open_loop(server.port, plan(2, 0.5), clients=2)} == {200}

@@ -1,4 +1,4 @@
-"""What `make load` plans: the crowd of each scenario, who asks again, and what the command line may say."""
+"""What `make load` plans: the crowd of each scenario, retries, and the options."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_steps_rise_to_the_full_rate_which_holds_for_half_of_the_run() -> None:
     assert (last.from_s, last.to_s) == pytest.approx((30, 60))
 
 
-def test_a_hundred_bots_come_besides_the_users() -> None:
+def test_a_hundred_bots_come_in_addition_to_the_users() -> None:
     planned = plans.clicks(SCENARIOS["bot"], 1)
     assert len({click.user for click in planned if click.kind == BOT}) == 100
     assert all(click.user.startswith("bot-") == (click.kind == BOT) for click in planned)
@@ -74,16 +74,16 @@ def refused(arrival: Arrival, status: int, code: str) -> Result:
     return Result(arrival.at_s, arrival.kind, 0.2, status, code, attempt=arrival.attempt)
 
 
-def test_an_impatient_user_asks_again_after_503_429_and_silence_but_not_for_ever() -> None:
+def test_an_impatient_user_retries_after_503_429_and_no_response_but_not_for_ever() -> None:
     storm = SCENARIOS["retry-storm"]
     again = plans.impatience(storm, 1)
     first = plans.arrival(Click(3.0, ISSUE, "kim"), Site(80, 7), "token", storm)
     assert b"Idempotency-Key: " in first.request
     for status, code in ((503, "SERVICE_UNAVAILABLE"), (429, "TOO_MANY_REQUESTS"), (0, "GAVE_UP"), (0, "NO_ANSWER")):
         arrival, asked = first, 0
-        while (following := again(arrival, refused(arrival, status, code))) is not None:
-            assert following.at_s > arrival.at_s + 0.2
-            arrival, asked = following, asked + 1
+        while (retry := again(arrival, refused(arrival, status, code))) is not None:
+            assert retry.at_s > arrival.at_s + 0.2
+            arrival, asked = retry, asked + 1
         assert asked == storm.tries - 1
     assert again(first, refused(first, 409, "SOLD_OUT")) is None
     assert plans.impatience(THREEFOLD, 1)(first, refused(first, 503, "SERVICE_UNAVAILABLE")) is None
@@ -130,7 +130,7 @@ def test_a_wrong_option_stops_before_anything_is_started(
     assert "error:" in capsys.readouterr().err
 
 
-def test_an_address_that_is_named_on_purpose_is_the_target(tmp_path: Path) -> None:
+def test_an_address_given_with_coupon_and_secret_is_the_target(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("of-32-bytes-or-more-for-hs256-tokens\n")
     given = options.parse(["--target", "http://shop.example:8080", "--coupon", "7", "--secret-file", str(secret)])

@@ -1,4 +1,4 @@
-"""The verdict of `make load`: a run that is as promised passes, and each broken promise is told by its name."""
+"""The verdict of `make load`: a good run passes, and each broken promise is reported by its name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def broken(
     return {check.name for check in checks if not check.kept}
 
 
-def test_a_run_that_is_as_promised_keeps_every_promise() -> None:
+def test_a_good_run_keeps_every_promise() -> None:
     assert broken() == set()
 
 
@@ -64,12 +64,12 @@ def late_collapse() -> list[Result]:
         ("one per user", with_answer(200, code="ALREADY_ISSUED", who="user-1", issuance="code-2")),
         ("one user per code", with_answer(200, code="ISSUED", status=201, issuance="code-2")),
         ("never too many", with_answer(200, code="ISSUED", status=201, issuance="code-200")),
-        ("what was told is recorded", with_answer(1, issuance="another")),
-        # Who comes second was told so before the first was sent: each answer alone is possible.
+        ("what was shown is recorded", with_answer(1, issuance="another")),
+        # ALREADY_ISSUED came before the first attempt was sent: each response alone is possible.
         ("history", with_answer(1, code="ALREADY_ISSUED", status=409, at_s=0.0, sent_s=0.0, latency_s=0.0)),
     ],
 )
-def test_each_wrong_answer_breaks_its_promise(name: str, results: list[Result]) -> None:
+def test_each_wrong_response_breaks_its_promise(name: str, results: list[Result]) -> None:
     assert name in broken(results)
 
 
@@ -77,7 +77,7 @@ def test_each_wrong_answer_breaks_its_promise(name: str, results: list[Result]) 
     ("name", "change"),
     [
         ("verify", {"violations": ["coupon 1: the stock is -1"]}),
-        ("what was told is recorded", {"owners": {}}),
+        ("what was shown is recorded", {"owners": {}}),
         ("exactly the stock", {"issued": 99}),
         ("exactly the stock", {"issued": 101}),
         ("the opening", {"early": 1}),
@@ -85,12 +85,12 @@ def test_each_wrong_answer_breaks_its_promise(name: str, results: list[Result]) 
         ("notified", {"slowest_notification_s": 61.0}),
     ],
 )
-def test_each_wrong_entry_in_the_books_breaks_its_promise(name: str, change: dict[str, object]) -> None:
-    wrong = broken(ledger=replace(good_ledger(), **change))  # type: ignore[arg-type]  # likewise
+def test_each_wrong_field_of_the_ledger_breaks_its_promise(name: str, change: dict[str, object]) -> None:
+    wrong = broken(ledger=replace(good_ledger(), **change))  # type: ignore[arg-type]  # the names are the fields'
     assert wrong - {"history"} == {name}
 
 
-def test_what_a_key_got_may_be_told_again_with_that_key_and_no_other() -> None:
+def test_a_response_may_be_replayed_with_its_key_and_no_other() -> None:
     first = replace(good_results()[1], key="key-of-user-1")
     again = replace(first, code="REPLAYED", at_s=20.0, sent_s=20.0)
     others = good_results()[2:]
@@ -99,7 +99,7 @@ def test_what_a_key_got_may_be_told_again_with_that_key_and_no_other() -> None:
     assert broken([good_results()[0], first, *others, replace(again, code="ISSUED")]) == {"history"}
 
 
-def test_memory_that_grows_is_told() -> None:
+def test_memory_that_grows_is_reported() -> None:
     assert broken(seen=samples(260_000_000)) == {"memory is flat"}
 
 
@@ -109,12 +109,12 @@ def test_a_promise_that_a_scenario_does_not_make_is_not_judged() -> None:
     assert "errors" in broken(with_answer(200, code="INTERNAL_ERROR", status=500), scenario=lenient)
 
 
-def test_sold_out_may_not_be_said_while_pieces_are_left_whatever_is_promised() -> None:
+def test_sold_out_while_pieces_are_left_breaks_every_scenario() -> None:
     lenient = replace(STRICT, promises=Promises())
     assert broken(ledger=replace(good_ledger(), issued=99), scenario=lenient) == {"exactly the stock"}
 
 
-def test_a_bot_may_be_refused_and_may_be_slow_without_breaking_what_is_promised_to_others() -> None:
+def test_a_bot_may_be_refused_without_breaking_a_promise_to_others() -> None:
     bot = with_answer(200, kind=BOT, code="TOO_MANY_REQUESTS", status=429)
     assert broken(bot) == set()
     assert broken(hammering(2)) == set()
@@ -132,13 +132,13 @@ PUNCTUAL = [{"p99_ms": 2.0}]
     ("what", "seen", "lateness"),
     [
         ("generator itself was late", samples(), [{"p99_ms": 2.0}, {"p99_ms": 80.0}]),
-        ("2 processors were 97 % busy", samples(machine=97.0, web_percent=190.0), PUNCTUAL),
-        ("One process of web used 95 %", samples(web_percent=95.0, machine=60.0), PUNCTUAL),
+        ("2 processors were 97 % busy", samples(machine_percent=97.0, web_percent=190.0), PUNCTUAL),
+        ("One process of web used 95 %", samples(web_percent=95.0, machine_percent=60.0), PUNCTUAL),
         ("or other guests of its host, used 60 %", samples(web_percent=20.0), PUNCTUAL),
         ("No processor was full", samples(web_percent=78.0), PUNCTUAL),
     ],
 )
-def test_where_the_limit_lies_is_told(what: str, seen: list[Sample], lateness: list[dict[str, float]]) -> None:
-    told = bottleneck.tell(seen, lateness, processors=2)
-    assert what in " ".join(told)
-    assert ("generator itself" in " ".join(told)) == (lateness is not PUNCTUAL)
+def test_the_limit_is_reported(what: str, seen: list[Sample], lateness: list[dict[str, float]]) -> None:
+    sentences = " ".join(bottleneck.limits(seen, lateness, processors=2))
+    assert what in sentences
+    assert ("generator itself" in sentences) == (lateness is not PUNCTUAL)

@@ -1,4 +1,4 @@
-"""What a load run leaves: the record as it is documented, the answers, plots, the page, the text."""
+"""What a load run writes: the record as it is documented, the table of results, plots, page and text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from statistics import quantiles
 import jsonschema_rs
 import pytest
 
-from loadtest.load import figures, page, plots, record, report
+from loadtest.load import figures, plots, record, report
 from loadtest.load.workers import Sent
+from loadtest.results.machine import shown_settings
 from tests.support.loadrun import good_record, good_results
 from tests.support.servers import ROOT
 
@@ -21,17 +22,17 @@ SCHEMA = json.loads((ROOT / "docs/load-record.schema.json").read_text())
 
 
 def test_every_field_of_the_record_is_in_the_schema_and_in_the_page_about_it() -> None:
-    told = (ROOT / "docs/load-record.md").read_text()
+    text = (ROOT / "docs/load-record.md").read_text()
     assert set(good_record()) == set(SCHEMA["properties"])
-    assert [name for name in SCHEMA["properties"] if f"`{name}`" not in told] == []
-    assert [name for name in record.COLUMNS if f"`{name}`" not in told] == []
-    assert f"now {record.SCHEMA}." in told
+    assert [name for name in SCHEMA["properties"] if f"`{name}`" not in text] == []
+    assert [name for name in record.COLUMNS if f"`{name}`" not in text] == []
+    assert f"now {record.SCHEMA}." in text
     for name, part in good_record().items():
         if isinstance(part, dict) and "properties" in SCHEMA["properties"][name]:
             assert set(part) == set(SCHEMA["properties"][name]["properties"]), name
 
 
-def test_what_is_written_is_what_was_seen_without_tokens_and_codes(tmp_path: Path) -> None:
+def test_all_results_are_written_without_tokens_and_codes(tmp_path: Path) -> None:
     sent = Sent([good_results()])
     record.write(tmp_path, good_record(), sent)
     assert json.loads((tmp_path / record.RECORD).read_text()) == good_record()
@@ -43,7 +44,7 @@ def test_what_is_written_is_what_was_seen_without_tokens_and_codes(tmp_path: Pat
 
 
 def test_secrets_and_addresses_are_not_among_the_settings() -> None:
-    shown = record.shown_settings(
+    shown = shown_settings(
         {
             "COUPON_JWT_SECRET": "s",
             "COUPON_SECRET_KEY": "k",
@@ -54,12 +55,12 @@ def test_secrets_and_addresses_are_not_among_the_settings() -> None:
     assert shown == {"COUPON_LIMIT_USER": "5/minute"}
 
 
-def test_the_plots_are_drawn_also_of_a_run_in_which_nothing_was_seen(tmp_path: Path) -> None:
+def test_the_plots_are_also_drawn_for_a_run_without_results(tmp_path: Path) -> None:
     for path in plots.draw(tmp_path, good_record()):
         assert path.read_bytes().startswith(b"\x89PNG")
     nothing = {**good_record(), "seconds": [], "usage": []}
     assert len(plots.draw(tmp_path, nothing)) == 4
-    shown = page.write(tmp_path, good_record(), [tmp_path / name for name in plots.PLOTS]).read_text()
+    shown = report.write_page(tmp_path, good_record(), [tmp_path / name for name in plots.PLOTS]).read_text()
     assert shown.count("data:image/png;base64,") == 4
     assert "http://" not in shown
 
@@ -74,7 +75,7 @@ def test_the_four_percentiles_are_those_of_the_standard_library() -> None:
     assert figures.percentiles_ms([0.2]) == dict.fromkeys(figures.QUANTILES, 200)
 
 
-def test_from_the_histogram_a_percentile_can_be_told_within_a_quarter() -> None:
+def test_the_histogram_gives_a_percentile_within_a_quarter() -> None:
     latencies_s = [0.001 * 1.01**number for number in range(800)]
     buckets = figures.histogram(latencies_s)
     up_to = accumulate(number for _, number in buckets)
@@ -90,22 +91,22 @@ def test_issued_and_refused_are_counted_apart_and_reads_count_as_neither() -> No
     assert counted["by_code"] == {"SOLD_OUT": 200, "ISSUED": 100}
 
 
-def test_the_page_and_the_text_tell_what_is_broken_and_take_nothing_for_markup(tmp_path: Path) -> None:
+def test_the_page_and_the_text_show_what_is_broken_and_escape_markup(tmp_path: Path) -> None:
     record = good_record()
     assert report.headline(record) == "every promise was kept"
     record["verdict"] = {
         "kept": False,
         "checks": [{"name": "errors", "promised": "none", "seen": "<script>", "kept": False}],
     }
-    text = report.tell(record)
-    shown = page.write(tmp_path, record, []).read_text()
+    text = report.text(record)
+    shown = report.write_page(tmp_path, record, []).read_text()
     assert "1 of 1 promises were broken: errors" in text
     assert "1 of 1 promises were broken: errors" in shown
     assert "&lt;script&gt;" in shown
     assert "<script>" not in shown
 
 
-def test_a_record_without_a_field_or_with_a_wrong_one_does_not_pass_for_the_documented_one() -> None:
+def test_a_record_without_a_field_or_with_a_wrong_one_breaks_the_schema() -> None:
     documented = jsonschema_rs.validator_for(SCHEMA)
     documented.validate(good_record())
     for name in good_record():
