@@ -141,6 +141,7 @@ def _lose_the_queue(on: Stage) -> None:
         part.kill()
 
 
+@pytest.mark.generated
 @pytest.mark.timeout(CHAOS_S + HEAL_S + 120)
 def test_after_random_kills_every_issuance_is_delivered_and_counts_once(
     stage: OpenStage, new_coupon: NewCoupon

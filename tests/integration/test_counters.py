@@ -14,17 +14,11 @@ from redis import Redis
 from couponapp.guards.hits import Hit, RateLimitStatus
 from couponapp.guards.memory_counters import MemoryCounters, Window
 from couponapp.guards.redis_counters import RedisCounters
+from tests.support.clock import Clock
 
 USERS = [f"user-{number}" for number in range(6)]
 WINDOW_S = 60
 PATIENT_S = 10.0
-
-
-class Clock:
-    now_s = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Reference:
@@ -84,7 +78,7 @@ def differences(counters: MemoryCounters, clock: Clock, seed: int) -> int:
     """How many answers of a long sequence are not those of the reference."""
     reference, wrong = Reference(clock), 0
     for user, passed_s in steps(seed, 300):
-        clock.now_s += passed_s
+        clock.move(passed_s)
         wrong += reported(counters.count(limits_of(user))) != reference.count(limits_of(user))
     return wrong
 
@@ -125,7 +119,7 @@ def test_in_redis_every_status_is_that_of_the_reference(redis_url: str, seed: in
     counters = RedisCounters(lambda: Redis.from_url(redis_url), timeout_s=PATIENT_S)
     reference, ends_s = Reference(clock), dict[str, float]()
     for user, passed_s in steps(seed, 150):
-        clock.now_s += passed_s
+        clock.move(passed_s)
         # Redis keeps its own time, so its keys end here as theirs would.
         for key in [key for key, end_s in ends_s.items() if end_s <= clock.now_s]:
             assert redis.delete(*redis.keys(f"*:{key}:*"))

@@ -24,6 +24,7 @@ from couponapp.planning import coupons
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool
 from couponapp.storage.watchdog import HasDescriptor, Watch, Watchdog
+from tests.support.clock import Clock
 from tests.support.servers import own_postgres, wait_until
 
 NewCoupon = Callable[..., int]
@@ -33,12 +34,12 @@ FOREVER_S = 60
 
 
 def test_a_deadline_tells_what_is_left_and_then_refuses() -> None:
-    now_s = 100.0
-    deadline = Deadline(1.0, clock=lambda: now_s)
+    clock = Clock()
+    deadline = Deadline(1.0, clock=clock)
     assert deadline.remaining_s() == 1.0
-    now_s = 100.75
+    clock.move(0.75)
     assert deadline.remaining_s() == 0.25
-    now_s = 101.0
+    clock.move(0.25)
     with pytest.raises(DeadlineExceeded):
         deadline.remaining_s()
 

@@ -27,6 +27,7 @@ from couponapp.auth.tokens import CachingVerifier, ExpectedClaims, KeySetVerifie
 from couponapp.errors import ConfigurationError, Unauthenticated, Unavailable
 from couponapp.local.postgres import free_port
 from tests.support.bearers import ACCEPTED, REFUSED, SECRET, ask, bad_tokens, by_hand, client_of, good, hs256
+from tests.support.clock import Clock
 from tests.support.servers import wait_until
 
 GIVE_UP_S = 20.0
@@ -116,20 +117,6 @@ def key_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyServer]:
     server = KeyServer()
     yield server
     server.close()
-
-
-class Clock:
-    """A monotonic clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-    def move(self) -> None:
-        """Far enough that the next unknown key may be asked for."""
-        self.now_s += MIN_REFRESH_GAP_S
 
 
 @pytest.fixture
@@ -265,14 +252,14 @@ def unknown(number: int) -> str:
 
 def test_200_requests_with_unknown_keys_fetch_the_set_once_more_at_most(key_server: KeyServer, clock: Clock) -> None:
     keys = verifier(key_server.url, clock)
-    clock.move()
+    clock.move(MIN_REFRESH_GAP_S)
     with ThreadPoolExecutor(8) as crowd:
         assert not any(crowd.map(lambda number: accepts(keys, unknown(number)), range(200)))
     assert key_server.hits <= 2
     # The negative control: with time in between, each is worth a look.
 
     def asked_again() -> bool:
-        clock.move()
+        clock.move(MIN_REFRESH_GAP_S)
         return not accepts(keys, unknown(1)) and key_server.hits >= 5
 
     wait_until(asked_again, timeout_s=GIVE_UP_S, what="the set is fetched again and again")
@@ -288,7 +275,7 @@ def test_requests_with_unknown_keys_are_unauthenticated_over_http(key_server: Ke
 def test_a_request_does_not_wait_for_a_key_server_that_hangs(key_server: KeyServer, clock: Clock) -> None:
     keys = verifier(key_server.url, clock)
     key_server.release = threading.Event()
-    clock.move()
+    clock.move(MIN_REFRESH_GAP_S)
     assert not accepts(keys, unknown(1))
     assert key_server.hanging.wait(GIVE_UP_S)
     # Our side still waits for the answer, in the background, and requests are answered meanwhile.
@@ -302,7 +289,7 @@ def test_a_new_key_is_picked_up_when_the_first_token_names_it(key_server: KeySer
     keys = verifier(key_server.url, clock)
     key_server.body = document(jwk("ES256", 2))
     assert not accepts(keys, signed("ES256", 2))  # the last look was a moment ago
-    clock.move()
+    clock.move(MIN_REFRESH_GAP_S)
     wait_until(lambda: accepts(keys, signed("ES256", 2)), timeout_s=GIVE_UP_S, what="the new key is known")
     assert not accepts(keys, signed("ES256", 1))
     assert key_server.hits == 2
@@ -327,7 +314,7 @@ def test_a_url_that_is_down_at_the_start_is_used_once_it_answers(clock: Clock, m
         keys.verify(signed("ES256"))
     server = KeyServer(port)
     try:
-        clock.move()
+        clock.move(MIN_REFRESH_GAP_S)
         wait_until(lambda: accepts(keys, signed("ES256")), timeout_s=GIVE_UP_S, what="the keys are known")
     finally:
         server.close()
@@ -358,7 +345,7 @@ def test_whatever_the_key_server_answers_the_old_keys_stay_and_the_next_good_set
         key_server.raw, hits = raw, key_server.hits
 
         def asked_twice(seen: int = hits) -> bool:
-            clock.move()
+            clock.move(MIN_REFRESH_GAP_S)
             return not accepts(keys, unknown(1)) and key_server.hits >= seen + 2
 
         wait_until(asked_twice, timeout_s=GIVE_UP_S, what=f"after {what} the set is asked for again")
@@ -366,7 +353,7 @@ def test_whatever_the_key_server_answers_the_old_keys_stay_and_the_next_good_set
     key_server.raw, key_server.body = b"", document(jwk("ES256", 2))
 
     def taken() -> bool:
-        clock.move()
+        clock.move(MIN_REFRESH_GAP_S)
         return accepts(keys, signed("ES256", 2))
 
     wait_until(taken, timeout_s=GIVE_UP_S, what="the good set is taken")
@@ -381,5 +368,5 @@ def test_a_url_that_answers_garbage_at_the_start_does_not_stop_it(
     key_server.raw = b""
     with pytest.raises(Unavailable):
         keys.verify(unknown(1))
-    clock.move()
+    clock.move(MIN_REFRESH_GAP_S)
     wait_until(lambda: accepts(keys, signed("ES256")), timeout_s=GIVE_UP_S, what="the keys are known")

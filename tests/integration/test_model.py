@@ -19,6 +19,7 @@ from couponapp.issuing import statement as issuing
 from couponapp.planning import coupons as planning
 from couponapp.storage.pool import Pool, Timeouts
 from tests.support.coupon_machine import Stand, run
+from tests.support.examples import examples
 from tests.support.mutants import mutated
 from tests.support.postgres_proxy import PostgresProxy
 from tests.support.wrong_statements import WRONG_STATEMENTS
@@ -39,8 +40,9 @@ def stand(make_pool: Callable[..., Pool], relay: PostgresProxy, database_url: st
     judge.close()
 
 
+@pytest.mark.generated
 def test_whatever_happens_the_service_does_what_the_model_does(stand: Stand) -> None:
-    run(stand, max_examples=25)
+    run(stand, max_examples=examples(25, full=250))
 
 
 WRONG_ISSUING = {

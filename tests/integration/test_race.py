@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import LiteralString
@@ -20,7 +20,9 @@ from couponapp.notifying import jobs
 from couponapp.notifying.channels.file.channel import FileChannel
 from couponapp.notifying.outbox import Notification
 from couponapp.notifying.relay import Relay
-from couponapp.storage.pool import Pool
+from couponapp.storage.pool import Pool, Timeouts
+from tests.support.coupon_tables import CLEAR
+from tests.support.databases import Databases
 from tests.support.race import CONNECTIONS, judge, race
 from tests.support.servers import wait_until
 
@@ -68,11 +70,27 @@ MORE_USERS_THAN_PIECES: LiteralString = ours.ISSUE.replace(" AND place <= remain
 )
 
 
+@pytest.fixture(scope="module")
+def database(databases: Databases) -> Iterator[tuple[str, Pool]]:
+    """A database of this file, and a pool on it with as many connections as callers."""
+    with databases.fresh() as url:
+        pool = Pool(url, name="test", max_size=CONNECTIONS, timeouts=Timeouts.within(60_000))
+        assert pool.warm_up(30)
+        yield url, pool
+        pool.close()
+
+
 @pytest.fixture
-def racing_pool(make_pool: Callable[..., Pool], database_url: str) -> Pool:
-    """As many connections as callers."""
-    pool = make_pool(database_url, size=CONNECTIONS, deadline_ms=60_000)
-    assert pool.warm_up(30)
+def database_url(database: tuple[str, Pool]) -> str:
+    """That database, for every test here."""
+    return database[0]
+
+
+@pytest.fixture
+def racing_pool(database: tuple[str, Pool]) -> Pool:
+    """That pool, on empty tables: what a wrong statement has left would be found again."""
+    pool = database[1]
+    pool.execute(CLEAR)
     return pool
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from couponapp.errors import CircuitOpen, Unavailable
 from couponapp.guards.circuit_breaker import Rules
+from tests.support.clock import Clock
 
 CLOSED, OPEN, HALF_OPEN = "closed", "open", "half-open"
 TICK_S = 0.25  # a power of two, so that sums of it are exact
@@ -25,16 +26,6 @@ class Down(Unavailable):
 
 class OurFault(Exception):
     """Nothing that speaks against the guarded system."""
-
-
-class Clock:
-    """Monotonic seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Held:

@@ -10,6 +10,7 @@ from tests.support.coupon_model import Held, World
 COUPONS = """
 SELECT c.id, c.total, s.remaining, c.state FROM coupons c JOIN coupon_stock s ON s.coupon_id = c.id ORDER BY c.id
 """
+CLEAR = "TRUNCATE coupons, coupon_stock, issuances, outbox RESTART IDENTITY CASCADE"
 HELD = "SELECT coupon_id, user_id, idempotency_key, code FROM issuances"
 
 

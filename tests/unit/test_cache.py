@@ -9,17 +9,8 @@ import pytest
 
 from couponapp.errors import Unavailable
 from couponapp.guards.cache import Cache
+from tests.support.clock import Clock
 from tests.support.servers import wait_until
-
-
-class Clock:
-    """Monotonic seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Source:

@@ -6,6 +6,7 @@ import pytest
 
 from couponapp.auth.tokens import LEEWAY_S, MAX_TOKEN_LENGTH, CachingVerifier, Verified
 from couponapp.errors import Unauthenticated
+from tests.support.clock import Clock
 
 
 class Keys:
@@ -23,13 +24,6 @@ class Keys:
         return self.known[token]
 
 
-class Clock:
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
 def keys() -> Keys:
     return Keys()
@@ -37,7 +31,7 @@ def keys() -> Keys:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 
 from couponapp.errors import Unavailable
 from couponapp.guards.circuit_breaker import CircuitBreaker, Forced, Refused, Rules, StateLog
-from tests.support.breaker_model import Clock, Down, Held, OurFault
+from tests.support.breaker_model import Down, Held, OurFault
+from tests.support.clock import Clock
 
 CLOSED, OPEN, HALF_OPEN = pybreaker.STATE_CLOSED, pybreaker.STATE_OPEN, pybreaker.STATE_HALF_OPEN
 

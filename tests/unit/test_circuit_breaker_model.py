@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from couponapp.guards import circuit_breaker as guards
 from couponapp.guards.circuit_breaker import Rules
 from tests.support.breaker_model import TICK_S, Step, disagreement
+from tests.support.examples import examples
 from tests.support.mutants import mutated
 
 # The same sequences in every run.
@@ -43,7 +44,8 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=2000, **FIXED)
+@pytest.mark.generated
+@settings(max_examples=examples(400, full=4000), **FIXED)
 @given(RULES, STEPS)
 def test_it_does_what_the_reference_does_whatever_happens(rules: Rules, steps: list[Step]) -> None:
     assert disagreement(guards, rules, steps) is None

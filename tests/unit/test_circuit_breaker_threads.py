@@ -19,7 +19,8 @@ import pytest
 from couponapp.errors import CircuitOpen
 from couponapp.guards import circuit_breaker as guards
 from couponapp.guards.circuit_breaker import Forced, Rules
-from tests.support.breaker_model import Clock, Down, OurFault
+from tests.support.breaker_model import Down, OurFault
+from tests.support.clock import Clock
 from tests.support.mutants import mutated
 
 THREADS = 32

@@ -14,7 +14,7 @@ import yaml  # type: ignore[import-untyped]  # brings no types
 from loadtest.load.scenarios import SCENARIOS
 from tests.support.servers import ROOT
 
-PARTS = ("load", "faults", "bench")
+PARTS = ("load", "faults", "bench", "generated")
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
@@ -44,16 +44,19 @@ def night(tmp_path: Path) -> Any:
     return run
 
 
-def test_the_night_runs_every_scenario_the_faults_and_the_benchmark_against_the_reference(night: Any) -> None:
+def test_the_night_runs_every_scenario_the_faults_the_benchmark_and_the_generated_tests(night: Any) -> None:
     code, asked = night("load")
     assert code == 0
     assert set(asked) == {f"load ARGS={name}" for name in SCENARIOS}
     assert night("faults") == (0, ["faults"])
+    assert night("generated") == (0, ["test ARGS=-m generated"])
     assert night("bench") == (0, ["bench ARGS=--against loadtest/bench/reference.json"])
     assert (ROOT / "loadtest/bench/reference.json").exists()
 
 
-@pytest.mark.parametrize(("part", "fails"), [("load", "retry-storm"), ("faults", "faults"), ("bench", "bench")])
+@pytest.mark.parametrize(
+    ("part", "fails"), [("load", "retry-storm"), ("faults", "faults"), ("bench", "bench"), ("generated", "generated")]
+)
 def test_a_part_that_fails_fails_the_night_after_all_of_it_has_run(part: str, fails: str, night: Any) -> None:
     _, whole = night(part)
     assert night(part, fails) == (1, whole)

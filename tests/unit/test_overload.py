@@ -8,6 +8,7 @@ import pytest
 
 from couponapp.errors import Overloaded
 from couponapp.guards.overload import OverloadGuard
+from tests.support.clock import Clock
 
 # Sums of binary fractions are exact.
 TARGET_S, PATIENCE_S, EACH_S = 4 / 16, 2.0, 1 / 16
@@ -17,8 +18,8 @@ class Loop:
     """A server whose rounds last as long as the requests in them."""
 
     def __init__(self, *, target_s: float = TARGET_S, told: bool = True) -> None:
-        self.now_s = 100.0
-        self.backlog = OverloadGuard(target_s=target_s, patience_s=PATIENCE_S, clock=lambda: self.now_s)
+        self.clock = Clock()
+        self.backlog = OverloadGuard(target_s=target_s, patience_s=PATIENCE_S, clock=self.clock)
         self._told = told
 
     def round(self, requests: int) -> list[bool]:
@@ -37,11 +38,11 @@ class Loop:
             except Overloaded:
                 yield False
             else:
-                self.now_s += EACH_S
+                self.clock.move(EACH_S)
                 yield True
 
     def idle(self, seconds: float) -> None:
-        self.now_s += seconds
+        self.clock.move(seconds)
 
 
 def test_short_rounds_let_everybody_in_however_long_they_go_on() -> None:
@@ -71,7 +72,8 @@ def test_a_standing_queue_is_cut_to_the_target() -> None:
 
 def test_one_round_within_the_target_forgives() -> None:
     loop = Loop()
-    while loop.now_s < 100.0 + PATIENCE_S:
+    began_s = loop.clock()
+    while loop.clock() < began_s + PATIENCE_S:
         loop.round(10)
     assert not all(loop.round(10))
     assert all(loop.round(4))

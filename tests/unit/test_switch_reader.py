@@ -9,7 +9,7 @@ import pytest
 
 from couponapp.errors import Unavailable
 from couponapp.guards.switch_reader import SwitchReader
-from tests.support.breaker_model import Clock
+from tests.support.clock import Clock
 from tests.support.servers import wait_until
 
 
