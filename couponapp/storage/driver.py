@@ -1,4 +1,4 @@
-"""Driver errors turned into ours, in one place. The cause is kept."""
+"""Translates the driver's errors into those of `couponapp.errors`. Their cause is kept."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from couponapp.errors import (
     Unavailable,
 )
 
-# SQLSTATE classes in which PostgreSQL says that it cannot serve now: insufficient resources,
-# operator intervention, system error, internal error (PostgreSQL docs, appendix A).
+# SQLSTATE classes of a server that cannot serve now: insufficient resources, operator intervention,
+# system error, internal error (PostgreSQL docs, appendix A).
 _SERVER_TROUBLE = ("53", "57", "58", "XX")
-_READ_ONLY = "25006"  # a pooled connection that sits on a node which is no longer primary
-
+_READ_ONLY = "25006"  # the connection leads to a server that is no longer primary
 
 _BY_KIND: tuple[tuple[type[psycopg.Error], type[Unavailable]], ...] = (
     (TooManyRequests, QueueFull),
@@ -35,48 +34,48 @@ _BY_KIND: tuple[tuple[type[psycopg.Error], type[Unavailable]], ...] = (
 
 
 @contextmanager
-def our_errors() -> Iterator[None]:
-    """Turn what the driver raises into `couponapp.errors`: see `translated`."""
+def translated_errors() -> Iterator[None]:
+    """Translate the driver's errors that the block raises: see `translate`."""
     try:
         yield
     except psycopg.Error as error:
-        raise translated(error) from error
+        raise translate(error) from error
 
 
-def translated(error: psycopg.Error) -> Exception:
-    """What the driver has raised as one of ours, or as it is where it is a mistake of ours.
+def translate(error: psycopg.Error) -> Exception:
+    """Return the error of `couponapp.errors` for a driver's error.
 
     Returns:
-        QueueFull: too many already wait for a connection.
+        QueueFull: too many callers already wait for a connection.
         PoolExhausted: no connection became free in time.
         StatementTimedOut: `statement_timeout` or `lock_timeout` ended the statement.
-        ConnectionLost: the connection broke; the outcome is unknown.
+        ConnectionLost: the connection broke; it is unknown whether the statement took effect.
         ConstraintViolated: a named constraint refused the statement.
-        ServerTrouble: PostgreSQL says that it cannot serve now.
-        Unavailable: the statement may work another time, for example after a deadlock.
+        ServerTrouble: PostgreSQL reports that it cannot serve requests now.
+        Unavailable: the statement may succeed later, for example after a deadlock.
+        The same error: a bug of ours, such as wrong SQL.
     """
-    for theirs, ours in _BY_KIND:
-        if isinstance(error, theirs):
-            return ours()
+    for kind, translation in _BY_KIND:
+        if isinstance(error, kind):
+            return translation()
     state = error.sqlstate or ""
     if isinstance(error, psycopg.IntegrityError):
         return ConstraintViolated(error.diag.constraint_name or error.sqlstate or "?")
-    if is_lost(error):
+    if _is_connection_lost(error):
         return ConnectionLost(str(error).strip())
     if state.startswith(_SERVER_TROUBLE) or state == _READ_ONLY:
         return ServerTrouble(str(error).strip())
     if isinstance(error, psycopg.OperationalError):
         return Unavailable(str(error).strip())
-    return error  # such as wrong SQL: it must surface as it is
+    return error
 
 
 def affects_whole_pool(error: psycopg.Error) -> bool:
-    """What befell one connection of a pool most likely holds for the others too."""
-    return is_lost(error) or error.sqlstate == _READ_ONLY
+    """Return whether the pool's other connections most likely have the same error."""
+    return _is_connection_lost(error) or error.sqlstate == _READ_ONLY
 
 
-def is_lost(error: psycopg.Error) -> bool:
-    """The connection broke under the statement, whose outcome is therefore unknown."""
+def _is_connection_lost(error: psycopg.Error) -> bool:
     state = error.sqlstate or ""
     broken = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return broken and (not state or state.startswith(("08", "57P")))

@@ -1,6 +1,6 @@
-"""Plain SQL migrations, forward only: `migrations/NNNN_name.sql`, each in one transaction.
+"""Applies the SQL migrations `migrations/NNNN_name.sql`, forward only.
 
-Why not a library: docs/decisions/0003.
+Why no library is used: docs/decisions/0003.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from pathlib import Path
 import psycopg
 
 from couponapp.errors import ConfigurationError
-from couponapp.storage.driver import our_errors
+from couponapp.storage.driver import translated_errors
 
 MIGRATIONS_DIR = Path(__file__).resolve().parents[2] / "migrations"
 
-# The oldest release that the PostgreSQL project still maintains by the end of 2026, and the
-# oldest that the tests have run against.
+# The oldest release that the PostgreSQL project maintains at the end of 2026, and that the tests run against.
 MIN_SERVER_VERSION = 15
 
-# Any constant will do, as long as every migrating process uses the same: "coupon" in ASCII.
+# Any constant, as long as every migrating process uses the same: "coupon" in ASCII.
 _LOCK_KEY = 0x636F75706F6E
 _LOCK_TIMEOUT_MS = 60_000
 
-# Of this transaction only: a pooler drops what is asked for at connect, and forgets what is set for a session.
-BE_PATIENT = "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true)"
+# For this transaction only: behind a pooler neither settings at connect nor those of a session last.
+SET_TIMEOUTS = "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true)"
 TAKE_LOCK = "SELECT pg_advisory_xact_lock(%s)"
 CREATE_LEDGER = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -50,15 +49,15 @@ class Migration:
 
     @property
     def sha256(self) -> str:
-        """Tells whether an applied file was edited afterwards."""
+        """The checksum by which an edit after the application is detected."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
 def read_migrations(directory: Path = MIGRATIONS_DIR) -> list[Migration]:
-    """All migrations in order.
+    """Return all migrations in order.
 
     Raises:
-        ConfigurationError: a file's name does not fit, or numbers are doubled or missing.
+        ConfigurationError: a file's name is wrong, or a number is missing or used twice.
     """
     found = []
     for path in sorted(directory.glob("*.sql")):
@@ -72,18 +71,17 @@ def read_migrations(directory: Path = MIGRATIONS_DIR) -> list[Migration]:
 
 
 def migrate(url: str, directory: Path = MIGRATIONS_DIR) -> list[Migration]:
-    """Bring the database up to the newest migration.
+    """Apply all missing migrations.
 
-    All that is missing is applied in one transaction under an advisory lock that PostgreSQL
-    itself releases when the transaction or its client dies. So two at once are safe, and one that
-    is killed half-way has done nothing and can be run again.
+    They are applied in one transaction, under an advisory lock that PostgreSQL releases at its end. So
+    concurrent calls are safe, and a call that is killed has no effect and can be repeated.
 
     Args:
         url: PostgreSQL's address.
-        directory: where the files lie.
+        directory: holds the files.
 
     Returns:
-        What was applied now, in order.
+        The migrations that this call applied, in order.
 
     Raises:
         ConfigurationError: the server is too old, the role may not create tables, or an applied
@@ -99,11 +97,11 @@ def migrate(url: str, directory: Path = MIGRATIONS_DIR) -> list[Migration]:
 
 def _migrate(url: str, directory: Path) -> list[Migration]:
     migrations = read_migrations(directory)
-    # Nothing is prepared: a pooler would find the name taken.
-    with our_errors(), psycopg.connect(url, connect_timeout=5, prepare_threshold=None) as db:
+    # No prepared statements: behind a pooler their names may be in use.
+    with translated_errors(), psycopg.connect(url, connect_timeout=5, prepare_threshold=None) as db:
         _check_server_version(db)
         with db.transaction():
-            db.execute(BE_PATIENT, [str(_LOCK_TIMEOUT_MS)])
+            db.execute(SET_TIMEOUTS, [str(_LOCK_TIMEOUT_MS)])
             db.execute(TAKE_LOCK, [_LOCK_KEY])
             db.execute(CREATE_LEDGER)
             applied: dict[int, str] = dict(db.execute(READ_LEDGER).fetchall())

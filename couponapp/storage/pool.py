@@ -1,4 +1,4 @@
-"""A bounded pool of autocommit connections whose timeouts are set once, at connect."""
+"""A bounded pool of autocommit connections to PostgreSQL, each with its timeouts set at connect."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from psycopg_pool import ConnectionPool
 
 from couponapp.errors import StatementTimedOut, Unavailable
 from couponapp.storage import session
-from couponapp.storage.driver import affects_whole_pool, translated
+from couponapp.storage.driver import affects_whole_pool, translate
 from couponapp.storage.watchdog import Watchdog
 
 Row = dict[str, Any]
 Params = Mapping[str, Any] | Sequence[Any] | None
 Connection = psycopg.Connection[DictRow]
 
-# psycopg-pool backs off without a cap up to its reconnect_timeout, and with a bounded queue it
-# can stay dead after that. Giving up early and checking again brings it back within a second or
-# two of PostgreSQL's return (docs/decisions/0004).
+# psycopg-pool backs off without a cap until its reconnect_timeout, and with a bounded queue it can stay
+# dead after that. Giving up early and checking again brings it back within one or two seconds of
+# PostgreSQL's return (docs/decisions/0004).
 RECONNECT_TIMEOUT_S = 2.0
 RECHECK_DELAY_S = 0.5
 WARM_UP_POLL_S = 0.02
@@ -32,16 +32,15 @@ WARM_UP_POLL_S = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """How long each step may wait. None of them is unlimited.
+    """How long each step of a statement may take.
 
     Attributes:
-        wait_s: for a free connection, in seconds.
-        connect_s: for a new connection, in seconds (whole ones; libpq's smallest is 2).
-        lock_ms: for a lock, in milliseconds.
-        statement_ms: for a whole statement, in milliseconds.
-        idle_ms: between two statements of one transaction, in milliseconds.
-        total_s: for everything from the wait for a connection to the answer, in seconds; kept
-            by this process's own clock.
+        total_s: from the wait for a connection to the answer, in seconds, by this process's clock.
+        wait_s: the wait for a free connection, in seconds.
+        lock_ms: the wait for a lock, in milliseconds.
+        statement_ms: a whole statement, in milliseconds.
+        connect_s: making a connection, in whole seconds; libpq's minimum is 2.
+        idle_ms: the time between two statements of one transaction, in milliseconds.
     """
 
     total_s: float
@@ -53,14 +52,13 @@ class Timeouts:
 
     @classmethod
     def within(cls, deadline_ms: int) -> Timeouts:
-        """Timeouts that share one deadline.
+        """Return timeouts that share one deadline.
 
-        Each step may use most of it, because in a rush any of them may be the slow one; their
-        sum is what `total_s` bounds. What is left lets PostgreSQL's own timeouts speak first:
-        they keep the connection.
+        Each step may take most of it, because under load any of them may be the slow one; `total_s`
+        bounds their sum. The rest lets PostgreSQL's own timeouts fire first, which keep the connection.
 
         Args:
-            deadline_ms: the most that all waits may take together, in milliseconds.
+            deadline_ms: the bound of all steps together, in milliseconds.
         """
         return cls(
             total_s=deadline_ms / 1000,
@@ -70,7 +68,7 @@ class Timeouts:
         )
 
     def session(self) -> dict[str, int]:
-        """What the server itself keeps, as `couponapp.storage.session` wants it."""
+        """Return those that the server enforces, as arguments for `couponapp.storage.session`."""
         return {"statement_ms": self.statement_ms, "lock_ms": self.lock_ms, "idle_ms": self.idle_ms}
 
 
@@ -80,7 +78,10 @@ _watchdog = Watchdog()
 
 
 class Pool:
-    """Runs statements on pooled connections; opened at first use, so after gunicorn's fork."""
+    """Runs statements on pooled connections. It opens at first use, so after gunicorn's fork.
+
+    In a web process its waits switch greenlets.
+    """
 
     def __init__(
         self,
@@ -92,16 +93,16 @@ class Pool:
         max_waiting: int = 200,
         synchronous_commit: bool = True,
     ) -> None:
-        """Describe the pool; nothing is connected yet.
+        """Configure the pool without connecting.
 
         Args:
             url: PostgreSQL's address.
             name: shown in `pg_stat_activity` and in metrics.
-            max_size: the most connections.
-            timeouts: see `Timeouts`.
-            max_waiting: callers that may wait for a connection; one more is refused at once.
-            synchronous_commit: a commit waits until it is on disk. Without, what was committed in the last
-                half second may be undone when PostgreSQL crashes, as if it had not happened.
+            max_size: the number of connections.
+            timeouts: bounds of every statement.
+            max_waiting: how many callers may wait for a connection; one more is refused at once.
+            synchronous_commit: whether a commit waits until it is on disk. If not, a crash of PostgreSQL may
+                undo the commits of the last half second.
         """
         self.name = name
         self._timeouts = timeouts
@@ -118,7 +119,7 @@ class Pool:
             },
             configure=self._verify_session,
             name=name,
-            # Fixed: an event's crowd comes in one second and must not wait for connections to be made.
+            # Fixed: an event's crowd arrives within a second and must not wait for new connections.
             min_size=max_size,
             max_size=max_size,
             max_waiting=max_waiting,
@@ -130,47 +131,45 @@ class Pool:
         )
 
     def fetch_one(self, sql: LiteralString, params: Params = None, *, timeout_s: float | None = None) -> Row | None:
-        """The first row of one statement, or None.
+        """Run one statement and return its first row, or None.
 
         Args:
             sql: the statement.
             params: its values.
-            timeout_s: the most that it may take, waiting for a connection included, in seconds;
-                the pool's own bound when left out.
+            timeout_s: a bound of its own, including the wait for a connection, in seconds.
 
         Raises:
-            couponapp.errors.Unavailable: and its children; see `couponapp.storage.driver.translated`.
+            couponapp.errors.Unavailable: or a subclass; see `couponapp.storage.driver.translate`.
             couponapp.errors.ConstraintViolated: a constraint refused the statement.
         """
         with self.connection(timeout_s) as connection:
             return connection.execute(sql, params).fetchone()
 
     def fetch_all(self, sql: LiteralString, params: Params = None, *, timeout_s: float | None = None) -> list[Row]:
-        """All rows of one statement; arguments and errors as in `fetch_one`."""
+        """Run one statement and return all its rows; arguments and errors as in `fetch_one`."""
         with self.connection(timeout_s) as connection:
             return connection.execute(sql, params).fetchall()
 
     def execute(self, sql: LiteralString, params: Params = None, *, timeout_s: float | None = None) -> int:
-        """The number of rows that one statement touched; arguments and errors as in `fetch_one`."""
+        """Run one statement and return the number of affected rows; arguments and errors as in `fetch_one`."""
         with self.connection(timeout_s) as connection:
             return connection.execute(sql, params).rowcount
 
     @contextmanager
     def connection(self, timeout_s: float | None = None) -> Iterator[Connection]:
-        """A pooled connection in autocommit, for a bounded time; errors as in `fetch_one`.
+        """Lend a pooled connection, in autocommit and for a bounded time; errors as in `fetch_one`.
 
         Args:
-            timeout_s: the most that getting and using it may take together, in seconds; the
-                pool's own bound when left out.
+            timeout_s: a bound of its own for getting and using the connection, in seconds.
         """
         total_s = self._timeouts.total_s if timeout_s is None else timeout_s
         give_up_s = time.monotonic() + total_s
         pool = self._open()
         try:
-            # Not the pool's own context manager: it commits at the end, and there is nothing to commit.
+            # Not the pool's own context manager, which commits at the end: there is nothing to commit.
             connection = pool.getconn(min(self._timeouts.wait_s, total_s))
         except psycopg.Error as error:
-            raise translated(error) from error
+            raise translate(error) from error
         watch = _watchdog.watch(connection, give_up_s - time.monotonic())
         try:
             yield connection
@@ -178,22 +177,21 @@ class Pool:
             if watch.fired:
                 raise StatementTimedOut() from error
             if affects_whole_pool(error):
-                # The idle ones in the pool most likely have the same trouble: replace them
-                # instead of letting each fail a request of its own.
+                # Replace the idle connections instead of letting each of them fail a request.
                 pool.drain()
-            raise translated(error) from error
+            raise translate(error) from error
         finally:
             if watch.stop():
-                connection.close()  # cut off, perhaps after its answer had come: nobody else may get it
+                connection.close()  # shut down, perhaps after its answer came: it must not be reused
             pool.putconn(connection)
 
     def warm_up(self, timeout_s: float) -> bool:
-        """Open the pool and wait until it is full; tells whether it was in time.
+        """Open the pool, wait until all connections are made, and return whether they were in time.
 
         Args:
-            timeout_s: how long to wait, in seconds. The pool goes on connecting afterwards.
+            timeout_s: how long to wait, in seconds. Afterwards the pool continues to connect.
         """
-        # Not the pool's own wait(), which closes the pool when it gives up.
+        # Not the pool's own wait(), which closes the pool when it times out.
         pool, give_up_s = self._open(), time.monotonic() + timeout_s
         while pool.get_stats().get("pool_available", 0) < pool.max_size:
             if time.monotonic() >= give_up_s:
@@ -202,14 +200,14 @@ class Pool:
         return True
 
     def answers(self) -> bool:
-        """PostgreSQL answers a ping within the pool's timeouts."""
+        """Return whether PostgreSQL answers a ping within the pool's timeouts."""
         try:
             return self.fetch_one(PING) is not None
         except Unavailable:
             return False
 
     def stats(self) -> dict[str, int]:
-        """psycopg-pool's counters, such as `pool_size`, `pool_available`, `requests_waiting`."""
+        """Return psycopg-pool's counters, such as `pool_size`, `pool_available`, `requests_waiting`."""
         return dict(self._pool.get_stats())
 
     def close(self) -> None:
@@ -219,7 +217,7 @@ class Pool:
                 self._pool.close(timeout=2)
 
     def _verify_session(self, connection: Connection) -> None:
-        """Look at a new connection; the pool tells what is wrong, and tries again."""
+        """Verify a new connection; on an error the pool logs it and tries again."""
         watch = _watchdog.watch(connection, self._timeouts.connect_s)
         try:
             session.verify_session_settings(connection, **self._timeouts.session())
@@ -228,7 +226,7 @@ class Pool:
             raise
         finally:
             if watch.stop():
-                connection.close()  # the pool refuses one that is closed
+                connection.close()  # the pool discards a closed connection
 
     def _open(self) -> ConnectionPool[Connection]:
         if not self._opened:

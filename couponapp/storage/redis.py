@@ -1,6 +1,6 @@
-"""Redis: an address → a client whose every call ends soon, whatever the servers do.
+"""Redis clients whose every call is bounded, whatever the servers do.
 
-The library's own clients for Sentinel and Cluster wait far longer than their time-outs say:
+The library's own clients for Sentinel and Cluster wait much longer than their timeouts:
 docs/decisions/0017-redis-addresses.md.
 """
 
@@ -26,62 +26,62 @@ from couponapp.config import redis_url
 from couponapp.config.redis_url import Credentials, Group
 from couponapp.errors import ConfigurationError
 
-# What all our keys on a cluster have in common: a client of a cluster talks to one hash slot only,
-# and a script may touch only one.
+# The hash tag of all our keys: on a cluster a client here uses one hash slot only, and a script may use
+# only one.
 HASH_TAG = "{couponapp}"
 
 Address = tuple[str, int]
 
 
 def connect(url: str, *, timeout_s: float) -> Redis:
-    """Make a client. It connects nowhere yet; each connection is made when it is needed.
+    """Return a client. It does not connect yet; connections are made when they are needed.
 
-    Supported:
+    Supported addresses:
 
     - `redis://`, `rediss://`, `unix://`: one server, as in redis-py's `from_url`.
-    - `redis+sentinel://[[user]:password@]host:port[,host:port…]/service[/db]`: the master that
-      the Sentinels name, a new one after a failover. The credentials are for master and
-      Sentinels; with `?sentinel_password=…` (and `sentinel_username`) the Sentinels have their own.
-    - `redis+cluster://[[user]:password@]host:port[,host:port…][/]`: of a cluster the node that
-      owns the hash slot of `HASH_TAG`; a new one after a failover or when the slot has moved. All
-      keys must begin with this tag. Others raise `redis.ConnectionError`.
+    - `redis+sentinel://[[user]:password@]host:port[,host:port…]/service[/db]`: the master that the
+      Sentinels report, also after a failover. The credentials are for master and Sentinels; with
+      `?sentinel_password=…` (and `sentinel_username`) the Sentinels have their own.
+    - `redis+cluster://[[user]:password@]host:port[,host:port…][/]`: the node of a cluster that owns the
+      hash slot of `HASH_TAG`, also after a failover or a move of the slot. All keys must begin with this
+      tag. Other keys raise `redis.ConnectionError`.
 
-    Nothing is tried twice: a server that is frozen or cannot be reached costs one `timeout_s`, and
-    where it must be found first, another. Only one that always answers at the last moment costs
-    more: connecting, logging in, choosing the database and the command wait in turn. Looking up a
-    host's name has the resolver's own bound.
+    There are no retries: a server that is frozen or unreachable costs one `timeout_s`, plus another if it
+    must be discovered first. A server that answers every step at the last moment costs more: connect,
+    login, choice of the database, and command each have the bound. The resolver bounds the look-up of a
+    host's name.
 
     Args:
         url: the address, as `couponapp.config.settings` accepts it.
-        timeout_s: seconds that connecting, and each answer, may take. What the address says
-            about time-outs and tries does not count.
+        timeout_s: the bound of connecting and of each answer, in seconds. Timeouts and retries in the
+            address have no effect.
 
     Raises:
-        ConfigurationError: the address is not complete, or has arguments that nobody knows.
+        ConfigurationError: the address is incomplete, or has unknown arguments.
     """
     try:
         group = redis_url.parse(url)
-        return _one_server(url, timeout_s) if group is None else _found_server(group, timeout_s)
+        return _single_server(url, timeout_s) if group is None else _discovered_server(group, timeout_s)
     except (TypeError, ValueError, RedisError) as error:
-        # Not the reason: it quotes what it tripped over, which may be part of a password.
+        # The reason is left out: it quotes the address, which may contain a password.
         raise ConfigurationError("REDIS_URL or COUPON_RQ_URL is not an address that redis-py can use") from error
 
 
-def _one_server(url: str, timeout_s: float) -> Redis:
+def _single_server(url: str, timeout_s: float) -> Redis:
     options = _options(timeout_s)
     client = Redis.from_url(url, **options)
     pool = client.connection_pool
-    # Once more, because arguments in the address have won.
+    # Again, because arguments in the address take precedence.
     pool.connection_kwargs.update(options)
-    pool.connection_class(**pool.connection_kwargs)  # refuses unknown arguments; connects nowhere
+    pool.connection_class(**pool.connection_kwargs)  # raises on unknown arguments; does not connect
     return client
 
 
-def _found_server(group: Group, timeout_s: float) -> Redis:
+def _discovered_server(group: Group, timeout_s: float) -> Redis:
     pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]  # redis-py has types for a part of itself
         group.service or HASH_TAG,
         _Sentinels(group, timeout_s) if group.service else _ClusterNodes(group, timeout_s),
-        connection_class=_FoundConnection,
+        connection_class=_DiscoveredConnection,
         db=group.database,
         **_login(group.login),
         **_options(timeout_s),
@@ -94,9 +94,9 @@ def _options(timeout_s: float) -> dict[str, Any]:
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),
-        # A server's notice of maintenance would stretch the time-outs to 10 s.
+        # A server's maintenance notice would extend the timeouts to 10 s.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        # Two round trips less for each new connection: the library's name and version.
+        # Saves two round trips per connection, which announce the library's name and version.
         "driver_info": None,
     }
 
@@ -105,26 +105,26 @@ def _login(login: Credentials) -> dict[str, Any]:
     return {name: text for name, text in (("username", login.username), ("password", login.password)) if text}
 
 
-class _Finder(abc.ABC):
-    """Asks one server after the other where the wanted one is; for redis-py's pool it is a `Sentinel`.
+class _Discovery(abc.ABC):
+    """Finds the server to connect to; stands in for redis-py's `Sentinel`, which its connection pool calls.
 
-    Each may take half of `timeout_s`, so that one that is frozen does not stop the others, and
-    after `timeout_s` no more are asked. Who has not answered is asked last the next time. Of a
-    crowd that has lost its connections at once, one asks for all.
+    It queries one server after the other. Each may take half of `timeout_s`, so that a frozen one does not
+    block the others, and after `timeout_s` no more are queried. A server that did not answer is queried
+    last the next time. Concurrent callers share one search.
     """
 
     def __init__(self, servers: tuple[Address, ...], login: Credentials, timeout_s: float) -> None:
         self._login = _login(login)
         self._timeout_s = timeout_s
-        self._witnesses = {server: self._witness(server) for server in servers}
+        self._clients = {server: self._client(server) for server in servers}
         self._lock = threading.Lock()
         self._search: Future[Address] | None = None
 
     def discover_master(self, service_name: str) -> Address:
-        """Where to connect to; redis-py's pool asks this for each new connection.
+        """Return the server to connect to; redis-py's pool calls this for each new connection.
 
         Raises:
-            redis.sentinel.MasterNotFoundError: a `redis.ConnectionError`; nobody knows.
+            redis.sentinel.MasterNotFoundError: a `redis.ConnectionError`; no server knows it.
         """
         with self._lock:
             search, mine = self._search, self._search is None
@@ -132,96 +132,95 @@ class _Finder(abc.ABC):
                 search = self._search = Future()
         if mine:
             try:
-                search.set_result(self._ask_around(service_name))
+                search.set_result(self._query_all(service_name))
             except RedisError as error:
                 search.set_exception(error)
                 raise
             finally:
                 self._search = None
-                if not search.done():  # a signal, or the end of a greenlet
-                    search.set_exception(MasterNotFoundError("the search was broken off"))
+                if not search.done():  # a signal, or the end of the greenlet
+                    search.set_exception(MasterNotFoundError("the search was interrupted"))
         try:
             return search.result(2 * self._timeout_s)
         except Exception as error:
             raise MasterNotFoundError(str(error)) from error
 
-    def _ask_around(self, service_name: str) -> Address:
+    def _query_all(self, service_name: str) -> Address:
         give_up_s = time.monotonic() + self._timeout_s
-        told = "nobody was asked"
-        for server, witness in tuple(self._witnesses.items()):
+        failure = "there was no server to query"
+        for server, client in tuple(self._clients.items()):
             try:
-                return self._ask(service_name, server, witness)
+                return self._query(service_name, server, client)
             except RedisError as error:
-                told = f"{server[0]}:{server[1]}: {error}"
-                others = {other: client for other, client in self._witnesses.items() if other != server}
-                self._witnesses = {**others, server: witness}
+                failure = f"{server[0]}:{server[1]}: {error}"
+                others = {other: theirs for other, theirs in self._clients.items() if other != server}
+                self._clients = {**others, server: client}
             if time.monotonic() >= give_up_s:
                 break
-        raise MasterNotFoundError(f"no server found for {service_name}; the last one asked, {told}")
+        raise MasterNotFoundError(f"no server found for {service_name}; last failure: {failure}")
 
     @abc.abstractmethod
-    def _ask(self, service_name: str, server: Address, witness: Redis) -> Address:
-        """The address that this server tells, or a RedisError."""
+    def _query(self, service_name: str, server: Address, client: Redis) -> Address:
+        """Return the address that a server reports, or raise a RedisError."""
 
-    def _witness(self, server: Address) -> Redis:
+    def _client(self, server: Address) -> Redis:
         host, port = server
         return Redis.from_pool(ConnectionPool(host=host, port=port, **self._login, **_options(self._timeout_s / 2)))
 
 
-class _Sentinels(_Finder):
+class _Sentinels(_Discovery):
     """Asks Sentinels for the master of a service."""
 
     def __init__(self, group: Group, timeout_s: float) -> None:
         super().__init__(group.servers, group.sentinel_login, timeout_s)
 
-    def _ask(self, service_name: str, server: Address, witness: Redis) -> Address:
-        state: Any = witness.sentinel_master(service_name)
-        # While nobody is promoted the dead master is still named; there is no use in trying it.
+    def _query(self, service_name: str, server: Address, client: Redis) -> Address:
+        state: Any = client.sentinel_master(service_name)
+        # Until the promotion the Sentinels still report the dead master.
         if not state["is_master"] or state["is_sdown"] or state["is_odown"]:
             raise RedisConnectionError("the master is down")
         return str(state["ip"]), int(state["port"])
 
 
-class _ClusterNodes(_Finder):
-    """Asks the nodes of a cluster who owns the hash slot of our keys."""
+class _ClusterNodes(_Discovery):
+    """Asks the nodes of a cluster which of them owns the hash slot of our keys."""
 
     def __init__(self, group: Group, timeout_s: float) -> None:
         super().__init__(group.servers, group.login, timeout_s)
         self._configured = group.servers
         self._slot = key_slot(HASH_TAG.encode())
 
-    def _ask(self, service_name: str, server: Address, witness: Redis) -> Address:
-        table: Any = witness.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]  # likewise
+    def _query(self, service_name: str, server: Address, client: Redis) -> Address:
+        table: Any = client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]  # redis-py, as above
         rows = [(first, last, [_node(node, server) for node in nodes]) for first, last, *nodes in table]
-        self._learn(server, [node for *_, nodes in rows for node in nodes])
+        self._update_clients(server, [node for *_, nodes in rows for node in nodes])
         for first, last, nodes in rows:
             if first <= self._slot <= last:
                 return nodes[0]
         raise RedisConnectionError(f"no node owns the hash slot {self._slot}")
 
-    def _learn(self, answered: Address, nodes: list[Address]) -> None:
-        """Nodes come and go; those that were configured may all be gone one day."""
-        known = self._witnesses
-        wanted = dict.fromkeys((answered, *known, *nodes))
-        kept = {*self._configured, *nodes}
-        self._witnesses = {node: known.get(node) or self._witness(node) for node in wanted if node in kept}
+    def _update_clients(self, answered: Address, nodes: list[Address]) -> None:
+        """Keep clients for the configured nodes and the current ones: all configured nodes may be gone one day."""
+        old, kept = self._clients, {*self._configured, *nodes}
+        order = dict.fromkeys((answered, *old, *nodes))
+        self._clients = {node: old.get(node) or self._client(node) for node in order if node in kept}
 
 
-def _node(node: Any, asked: Address) -> Address:
-    # A node that does not know its own address means the one under which it was asked.
-    return str_if_bytes(node[0] or b"") or asked[0], int(node[1])
+def _node(node: Any, queried: Address) -> Address:
+    # A node that does not know its own address reports none: it has the one that was queried.
+    return str_if_bytes(node[0] or b"") or queried[0], int(node[1])
 
 
-class _FoundConnection(SentinelManagedConnection):
-    """A connection to the server that was found when it was made."""
+class _DiscoveredConnection(SentinelManagedConnection):
+    """A connection to the server that was discovered when it was made."""
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        # Unlike its parent's, which leaves the answer to the next command when a signal or a
-        # time-out of the caller breaks off a read.
+        # The parent's default would leave the answer to the next command when a signal or a timeout of
+        # the caller interrupts a read.
         kwargs.setdefault("disconnect_on_error", True)
         try:
             return super().read_response(*args, **kwargs)
         except MovedError as error:
-            # Closed, so that the next call looks for the owner anew.
-            self.disconnect()  # type: ignore[no-untyped-call]  # likewise
+            # Disconnected, so that the next call discovers the new owner.
+            self.disconnect()  # type: ignore[no-untyped-call]  # redis-py, as above
             raise RedisConnectionError(f"another node owns the key's hash slot: {error}") from error

@@ -1,9 +1,9 @@
-"""Ends a wait for PostgreSQL that PostgreSQL itself does not end.
+"""Ends waits for a server that the server itself does not end.
 
-`statement_timeout` is the server's promise. A server that is frozen, or stalls while it writes
-its log at COMMIT, does not keep it, and neither TCP nor libpq notices (docs/decisions/0011). So
-the client looks at its own clock and shuts the connection's socket, which makes the waiting
-thread see a broken connection at once.
+PostgreSQL enforces `statement_timeout` itself. A server that is frozen, or stalls while it writes its
+log at COMMIT, does not, and neither TCP nor libpq notices (docs/decisions/0011). So this process uses
+its own clock and shuts the connection's socket down; the waiting thread then gets a broken connection
+at once. The watchdog is one thread per process, a greenlet in a web process.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import psycopg
 
 
 class HasDescriptor(Protocol):
-    """A connection: of psycopg, or a socket."""
+    """A connection of psycopg, or a socket."""
 
     def fileno(self) -> int:
-        """Its descriptor; OSError where it has none."""
+        """Return the file descriptor; raises OSError if there is none."""
 
 
 class Watch:
-    """One bounded use of a connection; `fired` tells whether it was cut off."""
+    """One bounded use of a connection. `fired`: the connection was shut down."""
 
     def __init__(self, connection: HasDescriptor, lock: threading.Condition) -> None:
         self.connection = connection
@@ -37,17 +37,17 @@ class Watch:
         self._lock = lock
 
     def stop(self) -> bool:
-        """End the watch; tells whether it had fired. Afterwards it does not: the connection is somebody else's."""
+        """End the watch and return whether it has fired. Afterwards it cannot fire."""
         with self._lock:
             self.active = False
             return self.fired
 
 
 class Watchdog:
-    """One thread that looks after all connections of a process."""
+    """Bounds the uses of connections, by one thread for all of them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start nothing yet: the thread begins with the first use, so after a fork.
+        """Set the clock. The thread starts at the first use, so after a fork.
 
         Args:
             clock: monotonic, in seconds.
@@ -55,15 +55,15 @@ class Watchdog:
         self._clock = clock
         self._changed = threading.Condition()
         self._numbers = itertools.count()
-        # Whoever is done only says so; its entry stays until its time has come.
+        # A watch that was stopped stays in the heap until its time comes.
         self._heap: list[tuple[float, int, Watch]] = []
         self._thread: threading.Thread | None = None
 
     def watch(self, connection: HasDescriptor, timeout_s: float) -> Watch:
-        """Cut the connection off after a time, unless the watch is stopped before.
+        """Shut a connection down after a time, unless the watch is stopped before.
 
         Args:
-            connection: in use by this thread alone.
+            connection: used by the calling thread only.
             timeout_s: how long it may be used, in seconds.
         """
         watch = Watch(connection, self._changed)
@@ -85,14 +85,14 @@ class Watchdog:
                     watch = heapq.heappop(self._heap)[2]
                     if watch.active:
                         watch.fired = True
-                        _shut(watch.connection)
+                        _shut_down(watch.connection)
                 self._changed.wait(self._heap[0][0] - now_s if self._heap else None)
 
 
-def _shut(connection: HasDescriptor) -> None:
-    # Not close(): libpq's memory belongs to the thread that waits. It frees it when it wakes up.
+def _shut_down(connection: HasDescriptor) -> None:
+    # Not close(): libpq's memory belongs to the waiting thread, which frees it when it wakes up.
     with contextlib.suppress(OSError, psycopg.Error):
-        # Borrowed, not doubled: when everything hangs there may be no descriptor left for a double.
+        # Borrowed, not duplicated: when everything hangs there may be no descriptor left for a duplicate.
         borrowed = socket.socket(fileno=connection.fileno())
         try:
             borrowed.shutdown(socket.SHUT_RDWR)

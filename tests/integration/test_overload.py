@@ -57,7 +57,7 @@ def test_a_standing_queue_is_refused_and_forgotten_when_it_has_gone(
         _, statuses = closed_loop(web.port, attempts, clients=CLIENTS, seconds=SECONDS)
         assert statuses <= {201, 503, 409}
         assert overloaded(web) > 0
-        assert "backlog: more comes" in web.log.read_text()
+        assert "overload: more requests arrive" in web.log.read_text()
         connection = HttpConnection(web.port)
         wait_until(lambda: connection.exchange(attempts[-1]).status in (201, 409), timeout_s=30, what="it issues again")
         connection.close()
