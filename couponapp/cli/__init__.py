@@ -1,8 +1,8 @@
 """The commands: `flask coupons …`, `flask breaker …`, `flask notifications …`, `flask token …`, `flask migrate`.
 
-One file per group. What they share (a pool for operators, printing, one-line errors) is in `output.py`.
-A command does what a package below offers and prints it; it holds no rule and no SQL of its own.
-An error of ours becomes one line; the exit codes are those of the contract.
+One file per group; `output.py` has what they share: the operators' pool, printing, one-line errors.
+A command calls a function of a package below and prints the result; it has no rules and no SQL. Every
+command takes `--json`. An error of `couponapp.errors` becomes one line on standard error and exit code 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands `flask breaker …`: what an operator forces the circuit breaker to."""
+"""The commands `flask breaker …`: hold the circuit breaker open or closed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ breaker_commands = AppGroup("breaker", help="The circuit breaker around issuing,
 
 @breaker_commands.command("force")
 @click.argument("forced", metavar="open|closed|auto", type=click.Choice([str(one) for one in Forced]))
-@click.option("--note", default="", help="Who does it and why, for those who find it later.")
+@click.option("--note", default="", help="Who changes it and why.")
 @json_option
 @one_line_errors
 def force_breaker(forced: str, note: str, json_output: bool) -> None:
-    """Refuse all attempts, let all through, or leave it to its rules.
+    """Refuse all attempts (open), let all through (closed), or follow the rules (auto).
 
-    Every web process follows within a second, and so does one that starts later.
+    The setting takes effect in every web process within a second, and in those that start later.
     """
     pool = operator_pool()
-    switches.turn(pool, switches.ISSUE_BREAKER, forced, note=note)
+    switches.set_value(pool, switches.ISSUE_BREAKER, forced, note=note)
     _print_breaker(pool, json_output)
 
 
@@ -32,11 +32,11 @@ def force_breaker(forced: str, note: str, json_output: bool) -> None:
 @json_option
 @one_line_errors
 def show_breaker(json_output: bool) -> None:
-    """Print what it is forced to. What each process does is in /metrics."""
+    """Print the current setting. The state in each web process is in /metrics."""
     _print_breaker(operator_pool(), json_output)
 
 
 def _print_breaker(pool: Pool, json_output: bool) -> None:
-    turned = switches.show(pool, switches.ISSUE_BREAKER) or {"value": str(Forced.NO), "note": "", "changed_at": None}
-    shown = {"forced": turned["value"], "changed_at": turned["changed_at"], "note": turned["note"]}
+    switch = switches.show(pool, switches.ISSUE_BREAKER) or {"value": str(Forced.NO), "note": "", "changed_at": None}
+    shown = {"forced": switch["value"], "changed_at": switch["changed_at"], "note": switch["note"]}
     print_rows([shown], json_output, empty="", single=True)

@@ -1,4 +1,4 @@
-"""The commands `flask coupons …`: create and run coupon events."""
+"""The commands `flask coupons …`: create, change, check and export coupons."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ coupon_id = click.argument("coupon_id", metavar="ID", type=ID)
 
 
 @coupon_commands.command()
-@click.option("--name", required=True, help="What the users see, 1 to 200 characters.")
-@click.option("--total", required=True, type=int, help="How many pieces.")
+@click.option("--name", required=True, help="The name that users see, 1 to 200 characters.")
+@click.option("--total", required=True, type=int, help="The number of pieces.")
 @click.option("--opens-at", default="now", show_default=True, help="ISO 8601, now, or an offset such as +10m.")
 @click.option("--closes-at", required=True, help="ISO 8601, or an offset such as +2h.")
-@click.option("--valid-days", default=30, show_default=True, help="Days for which an issued coupon is valid.")
+@click.option("--valid-days", default=30, show_default=True, help="For how many days an issued coupon is valid.")
 @json_option
 @one_line_errors
 def create(name: str, total: int, opens_at: str, closes_at: str, valid_days: int, json_output: bool) -> None:
-    """Create a coupon. Times without an offset are in COUPON_TIME_ZONE."""
+    """Create a coupon. Times without a UTC offset are in COUPON_TIME_ZONE."""
     pool = operator_pool()
     new_id = coupons.create(
         pool,
@@ -101,7 +101,7 @@ def restock(coupon_id: int, pieces: int, json_output: bool) -> None:
 @json_option
 @one_line_errors
 def verify_coupons(coupon_id: int | None, json_output: bool) -> None:
-    """Check the invariants; exit 1 and the rows that break them."""
+    """Check the invariants. If any is broken, print the rows and exit with 1."""
     report = verify.verify(operator_pool(), coupon_id)
     if json_output:
         print_json({"clean": report.clean, "coupons": report.coupons, "violations": report.violations})
@@ -119,7 +119,7 @@ def verify_coupons(coupon_id: int | None, json_output: bool) -> None:
 @json_option
 @one_line_errors
 def export(coupon_id: int, json_output: bool) -> None:
-    """Print every issuance of a coupon as CSV, or as one JSON object a line."""
+    """Print every issuance of a coupon as CSV, or as one JSON object per line."""
     columns = ["id", "coupon_id", "user_id", "code", "issued_at", "expires_at", "sent_at"]
     rows, text = coupons.export(operator_pool(), coupon_id), as_text()
     if json_output:
@@ -133,7 +133,7 @@ def export(coupon_id: int, json_output: bool) -> None:
 
 
 def _safe_cell(value: Any) -> Any:
-    """Keep a user's name from becoming a formula in a spreadsheet (OWASP, «CSV Injection»)."""
+    """Escape a value that a spreadsheet would take for a formula (OWASP, «CSV Injection»)."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 

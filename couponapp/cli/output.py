@@ -1,4 +1,4 @@
-"""What the commands share: options, a pool for operators, one-line errors, tables and JSON."""
+"""Shared by the commands: options, the operators' pool, one-line errors, tables and JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from couponapp.config import settings
 from couponapp.errors import CouponAppError, InvalidRequest
 from couponapp.storage.pool import Pool, Timeouts
 
-# A report over a million rows takes its time; a server that does not answer is reported soon.
+# A report over a million rows may take a minute; a server that does not answer is reported after 5 s.
 TIMEOUTS = Timeouts(total_s=65.0, wait_s=5.0, lock_ms=5_000, statement_ms=60_000)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -25,7 +25,7 @@ json_option = click.option("--json", "json_output", is_flag=True, help="Print JS
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn an error of ours into one line and exit code 1."""
+    """Turn an error of `couponapp.errors` into one line and exit code 1."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -38,10 +38,10 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def operator_pool() -> Pool:
-    """Make the pool that one command works with.
+    """Return a pool of one connection for one command.
 
     Raises:
-        couponapp.errors.ConfigurationError: a setting is missing or wrong.
+        couponapp.errors.ConfigurationError: a setting is missing or bad.
     """
     config = settings.load()
     config.require("database_url")
@@ -49,14 +49,14 @@ def operator_pool() -> Pool:
 
 
 def parse_moment(option: str, text: str) -> datetime | float:
-    """Read an aware time, or seconds from the database's now.
+    """Parse a time; returns an aware time, or seconds from the database's current time.
 
     Args:
-        option: named in the error.
+        option: the option's name, for the error.
         text: ISO 8601, `now`, or an offset such as `+10m`.
 
     Raises:
-        InvalidRequest: it is none of them.
+        InvalidRequest: the text is none of them.
     """
     if text == "now":
         return 0.0
@@ -70,7 +70,7 @@ def parse_moment(option: str, text: str) -> datetime | float:
 
 
 def parse_span_s(text: str) -> int | None:
-    """Read a span such as `30s`, `10m`, `1h` or `7d`, in seconds; None where it is none."""
+    """Return the seconds of a span such as `30s`, `10m`, `1h` or `7d`; None if the text is none."""
     match = re.fullmatch(r"([0-9]{1,6})([smhd])", text, re.ASCII)
     return int(match[1]) * _UNITS[match[2]] if match else None
 
@@ -84,10 +84,10 @@ def print_rows(rows: Sequence[dict[str, Any]], json_output: bool, *, empty: str,
     """Print rows as a table, or as JSON.
 
     Args:
-        rows: with the same keys.
-        json_output: as JSON.
-        empty: the line of an empty table.
-        single: the one row as a JSON object instead of a list.
+        rows: all with the same keys.
+        json_output: whether to print JSON.
+        empty: the line to print instead of an empty table.
+        single: whether to print the one row as a JSON object instead of a list.
     """
     if json_output:
         print_json(rows[0] if single else rows)
@@ -105,12 +105,12 @@ def print_rows(rows: Sequence[dict[str, Any]], json_output: bool, *, empty: str,
 
 
 def _columns(text: str) -> int:
-    """Count the columns of a terminal: Korean letters take two each."""
+    """Return the width of a text in a terminal, where a Korean letter takes two columns."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def as_text() -> Callable[[Any], Any]:
-    """Return a function that makes a value printable, with times in the configured time zone."""
+    """Return a function that converts a value for printing, with times in the configured time zone."""
     zone = settings.load().time_zone
 
     def convert(value: Any) -> Any:

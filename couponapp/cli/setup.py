@@ -11,14 +11,14 @@ from couponapp.errors import InvalidRequest, Unauthenticated
 from couponapp.storage import migrations
 
 
-@click.command(help="Print a token for USER, signed with COUPON_JWT_SECRET.")
+@click.command()
 @click.argument("user")
 @click.option("--role", default="", help="The role claim, for example admin.")
-@click.option("--ttl", default="1h", show_default=True, help="How long it is valid: 30s, 10m, 1h, 7d.")
+@click.option("--ttl", default="1h", show_default=True, help="For how long it is valid: 30s, 10m, 1h, 7d.")
 @json_option
 @one_line_errors
 def token(user: str, role: str, ttl: str, json_output: bool) -> None:
-    """Print a token for a user."""
+    """Print a token for USER, signed with COUPON_JWT_SECRET."""
     ttl_s = parse_span_s(ttl)
     if ttl_s is None or ttl_s < 1:
         raise InvalidRequest("ttl: a span such as 30s, 10m, 1h or 7d")
@@ -32,11 +32,11 @@ def token(user: str, role: str, ttl: str, json_output: bool) -> None:
         click.echo(signed)
 
 
-@click.command(help="Bring the database up to the newest migration.")
+@click.command()
 @json_option
 @one_line_errors
 def migrate(json_output: bool) -> None:
-    """Apply what is missing of `migrations/`."""
+    """Apply all missing migrations to the database."""
     config = settings.load()
     config.require("database_url")
     applied = [f"{m.version:04}_{m.name}" for m in migrations.migrate(config.database_url)]

@@ -1,4 +1,4 @@
-"""The two forms of REDIS_URL that name several servers, as the `limits` library has them.
+"""Parses the two forms of REDIS_URL that name several servers, as the `limits` library defines them.
 
 redis+sentinel://[[user]:password@]host:port[,host:port…]/service[/db][?sentinel_password=…]
 redis+cluster://[[user]:password@]host:port[,host:port…][/]
@@ -17,7 +17,7 @@ _FORM = re.compile(
     r"(?P<servers>[^@/?#]+)(?:/(?P<path>[^?#]*))?(?:\?(?P<query>[^#]*))?"
 )
 _SERVER = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
-# What Sentinel itself takes as a service's name.
+# The names that Sentinel itself accepts.
 _SERVICE = re.compile(r"(?P<service>[A-Za-z0-9._-]+)(?:/(?P<database>[0-9]{1,5})?)?")
 _SENTINEL_ARGUMENTS = ("sentinel_username", "sentinel_password")
 
@@ -28,7 +28,7 @@ _ENCODING_HINT = "; a password's special characters must be percent-encoded"
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who logs in; empty texts for nobody."""
+    """A user name and a password; empty for none."""
 
     username: str = ""
     password: str = ""
@@ -36,14 +36,14 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Group:
-    """Servers that belong together.
+    """The servers of one address.
 
     Attributes:
-        servers: Sentinels, or nodes of a cluster: host and port of each.
-        login: for the servers that hold the data.
-        service: the name under which the Sentinels know them; empty for a cluster.
-        database: its number.
-        sentinel_login: for the Sentinels.
+        servers: host and port of each Sentinel, or of each configured node of a cluster.
+        login: credentials for the servers that hold the data.
+        service: the master's name in Sentinel; empty for a cluster.
+        database: the number of the database; 0 for a cluster.
+        sentinel_login: credentials for the Sentinels.
     """
 
     servers: tuple[tuple[str, int], ...]
@@ -54,19 +54,19 @@ class Group:
 
 
 def parse(url: str) -> Group | None:
-    """Read an address.
+    """Parse an address.
 
-    User names and passwords are percent-decoded. As in the `limits` library the credentials are
-    for the Sentinels too, unless `sentinel_password` (and `sentinel_username`) say otherwise.
+    User names and passwords are percent-decoded. As in the `limits` library the credentials also apply to
+    the Sentinels, unless the address has `sentinel_password` (and `sentinel_username`).
 
     Args:
         url: any address of Redis.
 
     Returns:
-        The servers, or None where the address is of another form.
+        The servers, or None for an address of one server.
 
     Raises:
-        ValueError: it is not complete. The text is safe to show.
+        ValueError: the address is incomplete. The message never quotes it.
     """
     if url.startswith(f"{SENTINEL}://"):
         return _sentinels(url)
@@ -76,7 +76,7 @@ def parse(url: str) -> Group | None:
 
 
 def is_cluster(url: str) -> bool:
-    """Whether an address means a cluster."""
+    """Return whether an address names a cluster."""
     return url.startswith(f"{CLUSTER}:")
 
 

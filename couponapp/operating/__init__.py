@@ -1,8 +1,8 @@
-"""What operators do while the service runs: check the invariants, turn a switch.
+"""What operators do while the service runs: verify the invariants, set switches.
 
-`verify.py` counts what the database holds against what was promised; `switches.py` stores decisions
-(the circuit breaker forced open or closed) that every web process reads twice a second.
+`verify.py` checks the rows of the database against what the service guarantees. `switches.py` stores
+settings (the circuit breaker forced open or closed) that every web process reads twice a second.
 
-Each change is one statement whose row count is the verdict. This package knows no Flask: commands and
-pages call it and print what it returns.
+This package changes rows and returns rows. It knows no Flask: commands and pages call it and print what
+it returns. It does not talk to the web processes; they read the table.
 """

@@ -1,4 +1,4 @@
-"""The invariants, checked against what the database holds."""
+"""Checks the invariants against the rows of the database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from couponapp.errors import CouponNotFound
 from couponapp.storage.pool import Pool
 
-# One statement, so that all counts are of one snapshot and a running event does not look broken.
+# One statement, so that all counts are from one snapshot: a running event must not look broken.
 CHECK = """
 SELECT c.id AS coupon_id, c.total,
        (s.coupon_id IS NOT NULL)::int AS stocks, coalesce(s.remaining, 0) AS remaining, coalesce(s.lowest, 0) AS lowest,
@@ -42,11 +42,11 @@ LIMIT 100
 
 @dataclass(frozen=True)
 class Report:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes:
-        coupons: the counts per coupon: `total`, `issued`, `remaining`, `notified`, `waiting`.
-        violations: one sentence for each row that breaks an invariant; empty is clean.
+        coupons: counts per coupon: `coupon_id`, `total`, `issued`, `remaining`, `notified`, `waiting`.
+        violations: one sentence for each violated invariant; empty if there is none.
     """
 
     coupons: list[dict[str, Any]]
@@ -54,18 +54,18 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """No row breaks an invariant."""
+        """Whether no invariant is violated."""
         return not self.violations
 
 
 def verify(pool: Pool, coupon_id: int | None = None) -> Report:
-    """Check the invariants of one coupon, or of all and of rows that belong to none.
+    """Check the invariants of one coupon, or of all coupons and of rows that belong to none.
 
-    Issued plus remaining is the total; nothing is below zero; one issuance per user; every
-    issuance has its outbox row. A notification that still waits is counted, not a violation.
+    The invariants: issued plus remaining is the total; no stock is below zero; there is one issuance per
+    user; every issuance has its outbox row. A notification that still waits is counted, but no violation.
 
     Raises:
-        CouponNotFound: `coupon_id` names none.
+        CouponNotFound: there is no coupon `coupon_id`.
     """
     rows = pool.fetch_all(CHECK, {"coupon_id": coupon_id})
     if coupon_id is not None and not rows:

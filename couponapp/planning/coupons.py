@@ -1,4 +1,9 @@
-"""What an operator does with a coupon. Each change is one statement; its row count is the verdict."""
+"""Create, change, list and export coupons. Each change is one statement; its row count is the verdict.
+
+Every stock row has `lane = 0`; a CHECK constraint allows no other value. The column exists so that the
+stock row of one coupon, the bottleneck of its event (docs/decisions/0001), can later be split into several
+rows without a new primary key.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +16,12 @@ from couponapp.storage.pool import Pool, Row
 MAX_TOTAL = 2**31 - 1  # PostgreSQL's integer
 MAX_NAME_LENGTH = 200
 MAX_VALID_DAYS = 3650
-# PostgreSQL knows years that Python does not, and a time zone can move a time out of Python's
-# years: one such coupon, «never» written as 9999-12-31, would make every list of coupons fail.
+# PostgreSQL has years that Python has not, and a time zone can move a time out of Python's range: a
+# single coupon that closes on 9999-12-31 would make every list of coupons fail.
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 
-# An offset is added to the database's clock; an absolute time is taken as it is.
+# An offset is added to the database's clock; an absolute time is used as it is.
 CREATE = """
 WITH created AS (
     INSERT INTO coupons (name, total, opens_at, closes_at, valid_days)
@@ -42,16 +47,16 @@ def create(pool: Pool, *, name: str, total: int, opens_at: Moment, closes_at: Mo
     Args:
         pool: where to write.
         name: 1 to 200 printable characters.
-        total: how many pieces, 0 to 2,147,483,647.
-        opens_at: an aware time in the years 2000 to 8999, or seconds from the database's now.
-        closes_at: likewise; later than `opens_at`.
-        valid_days: days for which an issued coupon is valid.
+        total: number of pieces, 0 to 2,147,483,647.
+        opens_at: an aware time in the years 2000 to 8999, or seconds from the database's current time.
+        closes_at: as `opens_at`, and later.
+        valid_days: for how many days an issued coupon is valid, 1 to 3650.
 
     Returns:
         The new coupon's id.
 
     Raises:
-        InvalidRequest: naming the value that is wrong.
+        InvalidRequest: a value is wrong; the message names it.
     """
     if not name.strip() or len(name) > MAX_NAME_LENGTH or not name.isprintable():
         raise InvalidRequest(f"name: 1 to {MAX_NAME_LENGTH} printable characters")
@@ -92,7 +97,7 @@ ORDER BY c.id
 
 
 def list_all(pool: Pool) -> list[Row]:
-    """All coupons in the order of their ids."""
+    """Return all coupons in the order of their ids."""
     return pool.fetch_all(LIST, {"coupon_id": None})
 
 
@@ -104,15 +109,15 @@ ORDER BY c.id
 
 
 def list_open(pool: Pool) -> list[Row]:
-    """Coupons that can be had right now: `id` and `name`, in the order of their ids."""
+    """Return `id` and `name` of the coupons that can be issued right now, in the order of their ids."""
     return pool.fetch_all(LIST_OPEN)
 
 
 def show(pool: Pool, coupon_id: int) -> Row:
-    """One coupon.
+    """Return one coupon.
 
     Raises:
-        CouponNotFound: there is none.
+        CouponNotFound: it does not exist.
     """
     row = pool.fetch_one(LIST, {"coupon_id": coupon_id})
     if row is None:
@@ -124,11 +129,11 @@ PAUSE = "UPDATE coupons SET state = 'paused' WHERE id = %(coupon_id)s AND state 
 
 
 def pause(pool: Pool, coupon_id: int) -> None:
-    """Stop issuing until `resume`; effective in every process within a second.
+    """Stop issuing until `resume`; takes effect in every process within a second.
 
     Raises:
-        CouponNotFound: there is none.
-        RuleViolated: it is closed for good.
+        CouponNotFound: it does not exist.
+        RuleViolated: it is closed.
     """
     if not pool.execute(PAUSE, {"coupon_id": coupon_id}):
         _refuse(pool, coupon_id)
@@ -138,11 +143,11 @@ RESUME = "UPDATE coupons SET state = 'open' WHERE id = %(coupon_id)s AND state I
 
 
 def resume(pool: Pool, coupon_id: int) -> None:
-    """Go on issuing after a pause.
+    """Continue issuing after a pause.
 
     Raises:
-        CouponNotFound: there is none.
-        RuleViolated: it is closed for good.
+        CouponNotFound: it does not exist.
+        RuleViolated: it is closed.
     """
     if not pool.execute(RESUME, {"coupon_id": coupon_id}):
         _refuse(pool, coupon_id)
@@ -152,18 +157,18 @@ CLOSE = "UPDATE coupons SET state = 'closed' WHERE id = %(coupon_id)s"
 
 
 def close(pool: Pool, coupon_id: int) -> None:
-    """Stop issuing for good. What was issued stays.
+    """Stop issuing for good. Issued coupons stay valid.
 
     Raises:
-        CouponNotFound: there is none.
+        CouponNotFound: it does not exist.
     """
     if not pool.execute(CLOSE, {"coupon_id": coupon_id}):
         _refuse(pool, coupon_id)
 
 
-# Both rows or neither: a closed coupon's stock is not touched. A coupon that is sold out gets its new
-# pieces 0.9 s later: by then every process has seen the restock, so that none answers from its
-# sold-out memory to somebody who has just got one.
+# Both rows or neither: a closed coupon's stock does not change. A coupon that is sold out gets its new
+# pieces 0.9 s later: by then every process has read the restock, so that none answers SOLD_OUT from its
+# memory to a user who has just got one.
 RESTOCK = """
 WITH stocked AS (
     UPDATE coupon_stock AS s SET remaining = s.remaining + %(pieces)s
@@ -180,17 +185,17 @@ FROM stocked WHERE id = stocked.coupon_id
 
 
 def restock(pool: Pool, coupon_id: int, pieces: int) -> None:
-    """Add pieces. They can be had within a second.
+    """Add pieces. They are available within a second.
 
     Args:
         pool: where to write.
-        coupon_id: which coupon.
-        pieces: how many more, 1 or more.
+        coupon_id: the coupon.
+        pieces: how many to add, at least 1.
 
     Raises:
-        InvalidRequest: fewer than 1, or the total would pass 2,147,483,647.
-        CouponNotFound: there is none.
-        RuleViolated: it is closed for good.
+        InvalidRequest: fewer than 1, or the total would exceed 2,147,483,647.
+        CouponNotFound: it does not exist.
+        RuleViolated: it is closed.
     """
     if not 1 <= pieces <= MAX_TOTAL:
         raise InvalidRequest(f"pieces: 1 to {MAX_TOTAL}")
@@ -198,7 +203,7 @@ def restock(pool: Pool, coupon_id: int, pieces: int) -> None:
     if not pool.execute(RESTOCK, params):
         coupon = show(pool, coupon_id)
         if coupon["state"] != "closed":
-            raise InvalidRequest(f"pieces: the total is {coupon['total']} and cannot pass {MAX_TOTAL}")
+            raise InvalidRequest(f"pieces: the total is {coupon['total']} and cannot exceed {MAX_TOTAL}")
         _refuse(pool, coupon_id)
 
 
@@ -218,12 +223,12 @@ EXPORT_BATCH = 5_000
 
 
 def export(pool: Pool, coupon_id: int) -> Iterator[Row]:
-    """Every issuance of a coupon, in the order of their ids, read in batches.
+    """Return every issuance of a coupon in the order of their ids, read in batches.
 
     Raises:
-        CouponNotFound: there is none.
+        CouponNotFound: it does not exist.
     """
-    show(pool, coupon_id)  # now, not at the first row: nothing is printed of what is not there
+    show(pool, coupon_id)  # now, not at the first row: the caller prints a header before it
     return _batches(pool, coupon_id)
 
 

@@ -53,7 +53,7 @@ def attempt(client: FlaskClient, coupon_id: int, headers: dict[str, str]) -> int
 
 
 def force(pool: Pool, forced: str) -> None:
-    switchboard.turn(pool, switchboard.ISSUE_BREAKER, forced)
+    switchboard.set_value(pool, switchboard.ISSUE_BREAKER, forced)
 
 
 def test_what_the_operator_decides_holds_from_the_next_read_on(
