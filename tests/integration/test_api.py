@@ -396,8 +396,8 @@ def test_without_postgresql_a_browser_gets_a_503_page(without_postgres: Flask) -
 
 def test_the_wait_after_a_503_is_jittered(without_postgres: Flask) -> None:
     client = without_postgres.test_client()
-    waits = {client.get("/readyz").headers["Retry-After"] for _ in range(12)}
-    assert len(waits) > 1
+    first = client.get("/readyz").headers["Retry-After"]
+    assert any(client.get("/readyz").headers["Retry-After"] != first for _ in range(11))
 
 
 def test_without_postgresql_the_process_is_alive_but_not_ready(without_postgres: Flask) -> None:

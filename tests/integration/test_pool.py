@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from couponapp.errors import Unavailable
-from couponapp.local.postgres import EmbeddedPostgres, free_port
 from couponapp.storage.pool import Pool
+from loadtest.testbed.postgres import new_postgres
 from tests.support.servers import wait_until
 
 
 def test_a_pool_that_was_warmed_up_in_vain_works_when_the_server_comes(
     tmp_path: Path, make_pool: Callable[..., Pool]
 ) -> None:
-    server = EmbeddedPostgres(tmp_path, password="test", port=free_port(), options=("fsync=off",))
-    pool = make_pool(server.url)
+    server = new_postgres(tmp_path / "postgres", "fsync=off")
+    pool = make_pool(server.url, deadline_ms=500)
     assert not pool.warm_up(0.2)
     assert not pool.answers()
     server.start(tmp_path)

@@ -30,10 +30,10 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         return ALONE if nodeid.endswith(f"@{ALONE}") else nodeid.partition("::")[0]
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config) -> ByFile:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
     """Distribute by file."""
     config.option.loadscopereorder = False
-    return ByFile(config)
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(trylast=True)

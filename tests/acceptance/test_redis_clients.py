@@ -1,4 +1,4 @@
-"""Redis addresses: one server, Sentinels, a cluster. Every call ends soon, and finds the new master."""
+"""Clients of one Redis, of Sentinels and of a cluster: every call ends soon, and finds the new master."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
 from redis.retry import Retry
 
-from couponapp.errors import ConfigurationError
-from couponapp.local.postgres import free_port
 from couponapp.storage.redis import HASH_TAG, connect
 from tests.support.servers import wait_until
 from tests.support.valkeys import (
@@ -178,36 +176,6 @@ def test_a_key_outside_of_the_clusters_one_slot_is_refused_and_harms_nothing(ser
     with pytest.raises(RedisError):
         client.set(ELSEWHERE, "x")
     assert count() == before + 1
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://host/0?no_such_argument=1",
-        "redis://host/0?db=three",
-        "redis://host/0?protocol=9",
-        "redis+sentinel://host:1",
-        "redis+cluster://host",
-        "memcached://host",
-    ],
-)
-def test_an_address_that_cannot_be_used_is_refused_before_anything_connects(url: str) -> None:
-    with pytest.raises(ConfigurationError):
-        connect(url, timeout_s=5)
-
-
-def test_making_a_client_connects_nowhere() -> None:
-    port = free_port()
-    for url in (
-        f"redis://127.0.0.1:{port}",
-        f"redis+sentinel://127.0.0.1:{port}/x",
-        f"redis+cluster://127.0.0.1:{port}",
-    ):
-        assert not works(connect(url, timeout_s=5).ping)
-    # The library's own wants its servers at once, and with an error that is none of Redis's.
-    with pytest.raises(Exception, match="cannot be connected") as error:
-        RedisCluster(host="127.0.0.1", port=port)
-    assert not isinstance(error.value, RedisError)
 
 
 def test_after_a_call_that_was_broken_off_the_next_one_gets_its_own_answer(service: Service) -> None:
