@@ -78,7 +78,7 @@ def test_100_threads_that_start_at_the_same_moment_start_once(services: Services
 def test_a_start_that_waits_knows_what_operators_have_decided_and_has_full_pools(
     services: Services, pool: Pool
 ) -> None:
-    switches.turn(pool, switches.ISSUE_BREAKER, "open")
+    switches.set_value(pool, switches.ISSUE_BREAKER, "open")
     services.start(wait_s=20)
     assert services.breaker.forced == "open"
     assert all(one.stats()["pool_available"] == one.stats()["pool_max"] for one in services.pools)
@@ -99,7 +99,7 @@ def test_the_first_request_starts_them_and_the_operator_is_obeyed(
     path = f"/api/v1/coupons/{coupon_id}/issue"
     assert not app.extensions[EXTENSION]._lifecycle.started
     assert client.post(path, headers=bearer("kim")).status_code == 201
-    switches.turn(pool, switches.ISSUE_BREAKER, "open")
+    switches.set_value(pool, switches.ISSUE_BREAKER, "open")
     users = iter(range(1_000))
     wait_until(
         lambda: client.post(path, headers=bearer(f"user-{next(users)}")).status_code == 503,
@@ -128,7 +128,7 @@ def test_flask_run_obeys_the_operator_as_gunicorn_does(
         server = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
     try:
         wait_until(lambda: status() == 201, timeout_s=30, what="it issues")
-        switches.turn(pool, switches.ISSUE_BREAKER, "open")
+        switches.set_value(pool, switches.ISSUE_BREAKER, "open")
         wait_until(lambda: status() == 503, timeout_s=20, what="the forced circuit refuses")
         assert "switch breaker.issue: not set → open" in log.read_text()
     finally:
