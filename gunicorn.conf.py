@@ -88,7 +88,7 @@ def post_worker_init(worker: Any) -> None:
     if (services := _services(worker)) is None:
         return
     if isinstance(worker, Worker):  # another worker class has no rounds, or does not tell of them
-        worker.tell_rounds(services.overload)
+        worker.report_rounds(services.overload)
     services.start(wait_s=_WARM_UP_S)
 
 

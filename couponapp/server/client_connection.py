@@ -1,4 +1,4 @@
-"""One client's connection, with a bound on everything that the client may be waited for."""
+"""One client's connection, with a bound on each step of the client."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ from typing import Any
 from gunicorn import util
 from gunicorn.http.errors import LimitRequestHeaders
 
-# All lines of a head together. gunicorn's own limits allow half a megabyte, and its parser copies
-# what has come so far for every piece that comes.
+# The whole head of a request. gunicorn's own limits allow half a megabyte, and its parser copies all
+# received bytes for every piece that arrives.
 MAX_HEAD_BYTES = 32 * 1024
 
-# After a refusal, what is still coming is taken for a moment: closing over it would reset the
-# answer away.
+# After a refusal the connection still reads for a moment: closing it with unread data would send a reset,
+# and the client would not see the response.
 LINGER_S = 0.5
 MAX_LINGER_BYTES = 256 * 1024
 
 FILE_PIECE_BYTES = 64 * 1024
-# What the kernel may keep of answers that the client does not take. By itself Linux goes up to
-# 4 MB a connection (net.ipv4.tcp_wmem). Our longest answer, the style sheet, has 84 KB.
+# How much of unread responses the kernel buffers per connection. Linux's default goes up to 4 MB
+# (net.ipv4.tcp_wmem). Our longest response, the style sheet, has 84 KB.
 SEND_BUFFER_BYTES = 128 * 1024
 
 
 class TooSlow(Exception):
-    """The client has not sent its request in time."""
+    """The client did not send its request in time."""
 
 
 class ClientConnection:
-    """A client's socket that knows what the client is waited for, and until when.
+    """A client's socket with a deadline for the client's current step.
 
-    gunicorn's parser reads from it and its responses write to it. In turn it waits for a request's
-    first byte (`idle_s`, then it is quietly closed), its head, its body, and for the client to take
-    the answer (`timeout_s` for the whole of each, not for each read or write).
+    gunicorn's parser reads from it and its responses write to it. The steps are: the first byte of a
+    request (`idle_s`, then the connection is closed silently), the rest of the head, the body, and reading
+    the response (`timeout_s` for the whole step, not for each read or write).
     """
 
     def __init__(self, client: Any, waiting: dict[ClientConnection, None], *, idle_s: float, timeout_s: float) -> None:
-        """Wait for the first request.
+        """Start waiting for the first request.
 
         Args:
             client: the socket.
-            waiting: where to stand while the client is waited for.
-            idle_s: for the first byte of a request.
-            timeout_s: for each of the other steps.
+            waiting: the connections whose client has to act next; this connection adds and removes itself.
+            idle_s: the bound of the first step, in seconds.
+            timeout_s: the bound of each other step, in seconds.
         """
         self._client = client
         self._waiting = waiting
         self._idle_s = idle_s
         self._timeout_s = timeout_s
-        self._given_way = False
-        with contextlib.suppress(OSError):  # on some systems a client that has left already
+        self._evicted = False
+        with contextlib.suppress(OSError):  # on some systems, if the client has already left
             client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.await_request()
 
@@ -60,117 +60,114 @@ class ClientConnection:
         return getattr(self._client, name)
 
     def await_request(self) -> None:
-        """Nothing is under way: the client may keep quiet for a while."""
+        """Start the step «first byte of a request»."""
         self._head_bytes: int | None = 0
-        self._answering = False
-        self._wait(self._idle_s)
+        self._responding = False
+        self._start_step(self._idle_s)
 
     def await_body(self, *, ask: bool) -> None:
-        """The head has come.
+        """Start the step «body»; the head is complete.
 
         Args:
-            ask: tell the client to go on (`Expect: 100-continue`).
+            ask: whether the client waits for `100 Continue`.
         """
         self._head_bytes = None
-        self._wait(self._timeout_s)
+        self._start_step(self._timeout_s)
         if ask:
             self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def mark_served(self) -> None:
-        """The client is not waited for: its request is whole, or it has gone."""
+        """Note that the client does not have to act: its request is complete, or it has left."""
         self._waiting.pop(self, None)
 
-    def give_way(self) -> None:
-        """End the connection from another greenlet; to its own it looks as if the client had left."""
-        self._given_way = True
+    def evict(self) -> None:
+        """End the connection from another greenlet; its own greenlet sees a client that has left."""
+        self._evicted = True
         self.mark_served()
         with contextlib.suppress(OSError):
             self._client.shutdown(socket.SHUT_RDWR)
 
     def recv(self, size: int) -> bytes:
-        """What has come; nothing where the client has left, or kept quiet between two requests.
+        """Return received bytes; none if the client has left or stayed idle between two requests.
 
         Args:
-            size: in bytes, at most.
+            size: the most bytes to return.
 
         Raises:
-            TooSlow: it has begun a request, and the time is up.
-            gunicorn.http.errors.LimitRequestHeaders: its head is too long.
+            TooSlow: the client has begun a request and did not complete it in time.
+            gunicorn.http.errors.LimitRequestHeaders: the head is too long.
         """
         try:
-            self._client.settimeout(self._left_s())
+            self._client.settimeout(self._remaining_s())
             part: bytes = self._client.recv(size)
         except TimeoutError as error:
             if self._head_bytes == 0:
                 return b""
             raise TooSlow() from error
         except OSError:
-            if self._given_way:
+            if self._evicted:
                 return b""
             raise
         if part and self._head_bytes is not None:
-            self._count_head(self._head_bytes, len(part))
+            if not self._head_bytes:
+                self._start_step(self._timeout_s)
+            self._head_bytes += len(part)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                raise LimitRequestHeaders("head")
         return part
 
-    def _count_head(self, before: int, size: int) -> None:
-        if not before:
-            self._wait(self._timeout_s)
-        self._head_bytes = before + size
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise LimitRequestHeaders("head")
-
     def sendall(self, data: bytes) -> None:
-        """Send a part of an answer.
+        """Send a part of a response.
 
         Args:
-            data: the part.
+            data: the bytes to send.
 
         Raises:
-            BrokenPipeError: the client has not taken the answer in time.
+            BrokenPipeError: the client did not read the response in time.
         """
-        if not self._answering:
-            self._answering = True
-            self._wait(self._timeout_s)
+        if not self._responding:
+            self._responding = True
+            self._start_step(self._timeout_s)
         self._send(data)
 
     def sendfile(self, file: Any, *, offset: int, count: int) -> None:
-        """Send a part of a file, as an answer or a part of one.
+        """Send a part of a file.
 
         Args:
             file: open for reading.
-            offset: of its first byte.
-            count: of bytes.
+            offset: the position of the first byte.
+            count: the number of bytes.
         """
         file.seek(offset)
         while count and (piece := file.read(min(count, FILE_PIECE_BYTES))):
             self.sendall(piece)
             count -= len(piece)
 
-    def refuse(self, answer: bytes) -> None:
-        """Answer what is not served, and close.
+    def refuse(self, response: bytes) -> None:
+        """Send a response and close the connection.
 
         Args:
-            answer: the whole of it.
+            response: the whole response.
         """
-        self.sendall(answer)
+        self.sendall(response)
         util.close_graceful(self._client, timeout=LINGER_S, max_drain=MAX_LINGER_BYTES)
 
     def _send(self, data: bytes) -> None:
         try:
-            self._client.settimeout(self._left_s())
+            self._client.settimeout(self._remaining_s())
             self._client.sendall(data)
         except OSError as error:
-            if not self._given_way and not isinstance(error, TimeoutError):
+            if not self._evicted and not isinstance(error, TimeoutError):
                 raise
-            # What gunicorn takes for a client that has left.
-            raise BrokenPipeError(errno.EPIPE, "the client does not take its answer") from error
+            # With this error gunicorn treats the client as gone.
+            raise BrokenPipeError(errno.EPIPE, "the client does not read its response") from error
 
-    def _wait(self, seconds: float) -> None:
-        self._end_s = time.monotonic() + seconds
+    def _start_step(self, timeout_s: float) -> None:
+        self._step_ends_s = time.monotonic() + timeout_s
         self._waiting[self] = None
 
-    def _left_s(self) -> float:
-        left_s = self._end_s - time.monotonic()
-        if left_s > 0:
-            return left_s
+    def _remaining_s(self) -> float:
+        remaining_s = self._step_ends_s - time.monotonic()
+        if remaining_s > 0:
+            return remaining_s
         raise TimeoutError()

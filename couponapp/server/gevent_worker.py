@@ -1,10 +1,10 @@
-"""gunicorn's gevent worker, in which a slow or hostile client holds up nobody but itself.
+"""gunicorn's gevent worker, in which a slow or hostile client affects only itself.
 
-The stock worker bounds the wait for a request's head and nothing else. A client that announces a
-body and does not send it, or does not take its answer, keeps its connection for ever; one that
-sends faster than it is served keeps all others waiting. Here every step of a client has a bound in
-time and size, the application is called when the request has arrived whole, and when connections
-run out, the client that has been waited for longest gives way.
+The stock worker bounds the wait for a request's head and nothing else. A client that announces a body and
+does not send it, or does not read its response, keeps its connection for ever; a client that sends
+without a pause blocks all others. Here each step of a client is bounded in time and size, the
+application is called once the request is complete, and when connections run out, the connection that
+has waited longest for its client is evicted.
 """
 
 from __future__ import annotations
@@ -32,64 +32,64 @@ from gunicorn.workers import ggevent
 
 from couponapp.server.client_connection import ClientConnection, TooSlow
 
-# Share of the connections from which on clients give way. The rest is for connections that are
-# ending: with none left, gevent would accept no more until one has ended.
-ROOM = 0.9
-# libev's highest: an idle watcher of this priority does not wait until nothing else is to be done,
-# but for one round over all sockets.
+# The share of used connections above which waiting ones are evicted. The rest is for connections that are
+# closing: with none left, gevent would not accept until one has closed.
+EVICTION_SHARE = 0.9
+# libev's highest priority: an idle watcher with it runs after one round over all sockets instead of
+# waiting until nothing else is left to do.
 _NEXT_ROUND = 2
 _FIRST, _LAST = 2, -2
-# Between two lines in the log that say that clients give way.
-TELL_EVERY_S = 10.0
+# The least time between two log lines about evictions.
+LOG_INTERVAL_S = 10.0
 
 
 class Rounds(Protocol):
-    """Wants to know how long the event loop is busy at a time."""
+    """Measures the rounds of the event loop."""
 
     def begin_round(self) -> None:
-        """The sockets have been looked at."""
+        """Note that the sockets have just been polled."""
 
     def end_round(self) -> None:
-        """They are about to be looked at again."""
+        """Note that the sockets are about to be polled again."""
 
 
 class Listener(StreamServer):  # type: ignore[misc]  # brings no types
-    """Takes as many new connections in a round as requests were served in the one before, at least one.
+    """Accepts as many new connections in a round as requests were handled in the previous one, at least one.
 
-    gunicorn has one taken, so that processes share newcomers evenly. Where kept connections fill the
-    rounds, newcomers then wait for ever: 1,000 of them for 1,000 rounds.
+    gunicorn's listener accepts one per round, so that processes share new connections evenly. If kept
+    connections fill the rounds, 1,000 new connections then wait for 1,000 rounds.
 
     Attributes:
-        quota: how many in this round; the worker sets it.
+        quota: how many connections to accept in this round; the worker sets it.
     """
 
     quota = 1
 
     @property
     def max_accept(self) -> int:
-        """What gevent asks for in each round."""
+        """The number of connections that gevent accepts in this round."""
         return Listener.quota
 
     @max_accept.setter
     def max_accept(self, number: int) -> None:
-        """Gunicorn's own number does not count."""
+        """Ignore gunicorn's own number."""
 
 
-# Where gunicorn looks for it.
+# gunicorn's worker takes its listener from there.
 ggevent.StreamServer = Listener
 
 
 class BodyTooLarge(Exception):
-    """The body is longer than any that the application takes."""
+    """The body is longer than the application accepts."""
 
 
-# What is refused before the application sees it; the first that fits.
+# Status and code of requests that do not reach the application; the first match counts.
 _REFUSALS: tuple[tuple[type[BaseException], int, str], ...] = (
     (TooSlow, 408, "REQUEST_TIMEOUT"),
     (BodyTooLarge, 413, "PAYLOAD_TOO_LARGE"),
     (LimitRequestLine, 414, "URI_TOO_LONG"),
     (LimitRequestHeaders, 431, "INVALID_REQUEST"),
-    # The application's fault, not the client's.
+    # Errors of the application.
     (InvalidResponseHeader, 500, "INTERNAL_ERROR"),
     (InvalidResponseHeaderName, 500, "INTERNAL_ERROR"),
     (ParseException, 400, "INVALID_REQUEST"),
@@ -98,12 +98,11 @@ _REFUSALS: tuple[tuple[type[BaseException], int, str], ...] = (
 
 
 class Worker(ggevent.GeventWorker):  # type: ignore[misc]  # brings no types
-    """Bounds what clients may take, and answers what it refuses in the one shape.
+    """Bounds each step of a client, and refuses requests with the API's JSON body.
 
     Attributes:
-        client_timeout_s: for a request's head, again for its body, and again for taking the
-            answer; `gunicorn.conf.py` sets it.
-        waiting: connections whose client is waited for, the longest first.
+        client_timeout_s: the bound of each step of a client, in seconds; `gunicorn.conf.py` sets it.
+        waiting: the connections whose client has to act next, those that wait longest first.
     """
 
     client_timeout_s = 10.0
@@ -112,41 +111,41 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]  # brings no types
         super().__init__(*args, **kwargs)
         self.waiting: dict[ClientConnection, None] = {}
         self._open = 0
-        self._served = 0
-        self._told_s = -TELL_EVERY_S
+        self._handled = 0
+        self._logged_s = -LOG_INTERVAL_S
 
-    def tell_rounds(self, to: Rounds) -> None:
-        """Tell when a round of the event loop begins and ends, from now on.
+    def report_rounds(self, rounds: Rounds) -> None:
+        """Report the beginning and end of each round of the event loop.
 
         Args:
-            to: whom.
+            rounds: its methods are called in the event loop.
         """
         loop = gevent.get_hub().loop
-        # First of all that happens once the sockets have been looked at, and last before they are again.
+        # The first callback after the sockets have been polled, and the last before they are polled again.
         self._round_watchers = (loop.check(ref=False, priority=_FIRST), loop.prepare(ref=False, priority=_LAST))
-        self._round_watchers[0].start(to.begin_round)
-        self._round_watchers[1].start(self._end_round, to)
+        self._round_watchers[0].start(rounds.begin_round)
+        self._round_watchers[1].start(self._end_round, rounds)
 
     def _end_round(self, rounds: Rounds) -> None:
-        Listener.quota, self._served = max(1, self._served), 0
+        Listener.quota, self._handled = max(1, self._handled), 0
         rounds.end_round()
 
     def timeout_ctx(self) -> AbstractContextManager[None]:
-        """None around the parser: the connection has a time-out that knows what it waits for."""
+        """Return an empty context: `ClientConnection` has its own timeouts."""
         return contextlib.nullcontext()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve one connection, from its first request to its last.
+        """Handle one connection, from its first request to its last.
 
         Args:
-            listener: where it came in.
-            client: its socket.
-            addr: whose it is.
+            listener: the listening socket.
+            client: the connection's socket.
+            addr: the client's address.
         """
         self._open += 1
-        if self._open > ROOM * self.worker_connections:
-            self._make_room()
-        idle_s = self.cfg.keepalive or self.client_timeout_s  # 0: only a first request is waited for
+        if self._open > EVICTION_SHARE * self.worker_connections:
+            self._evict_one()
+        idle_s = self.cfg.keepalive or self.client_timeout_s  # keepalive 0: one request per connection
         connection = ClientConnection(client, self.waiting, idle_s=idle_s, timeout_s=self.client_timeout_s)
         try:
             super().handle(listener, connection, addr)
@@ -154,84 +153,84 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]  # brings no types
             connection.mark_served()
             self._open -= 1
 
-    def _make_room(self) -> None:
+    def _evict_one(self) -> None:
         if self.waiting:
-            next(iter(self.waiting)).give_way()
-        if time.monotonic() - self._told_s >= TELL_EVERY_S:
-            self._told_s = time.monotonic()
+            next(iter(self.waiting)).evict()
+        if time.monotonic() - self._logged_s >= LOG_INTERVAL_S:
+            self._logged_s = time.monotonic()
             self.log.warning(
-                "%d of %d connections are taken: clients that are waited for give way",
+                "%d of %d connections are in use: those that wait longest for their client are closed",
                 self._open,
                 self.worker_connections,
             )
 
     def handle_request(self, listener_name: Any, req: Any, sock: ClientConnection, addr: Any) -> None:
-        """Call the application once the request has arrived whole.
+        """Read the body, then call the application.
 
         Args:
-            listener_name: where it came in.
-            req: the request; its head has been read.
+            listener_name: the listening address.
+            req: gunicorn's request; its head has been read.
             sock: the connection.
-            addr: whose it is.
+            addr: the client's address.
 
         Raises:
-            TooSlow: the body has not come in time.
-            BodyTooLarge: it is too long.
-            gunicorn.http.errors.NoMoreData: the client has left in the middle of it.
+            TooSlow: the body did not arrive in time.
+            BodyTooLarge: the body is too long.
+            gunicorn.http.errors.NoMoreData: the client left before its end.
         """
         read_body(req, sock)
         sock.mark_served()
-        self._served += 1
+        self._handled += 1
         super().handle_request(listener_name, req, sock, addr)
         sock.await_request()
-        # Reading what has come already does not switch greenlets, nor does writing into a buffer
-        # with room: one that sends without a pause would be served alone. Not sleep(0), which comes
-        # back fifty times before the loop looks at other sockets.
+        # Reading received data does not switch greenlets, nor does writing into a buffer with room: a client
+        # that sends without a pause would block all others. Not sleep(0), which returns up to fifty times
+        # before the loop polls other sockets.
         gevent.idle(priority=_NEXT_ROUND)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Refuse a request that could not be read, or answer 500 where the application has failed.
+        """Refuse a request that could not be read, or answer 500 if the application failed.
 
-        The answer says nothing of what was seen in the request.
+        The response contains nothing from the request.
 
         Args:
-            req: the request as far as it was understood, or None.
+            req: the request as far as it was parsed, or None.
             client: the connection.
-            addr: whose it is.
-            exc: what is wrong.
+            addr: the client's address.
+            exc: the error.
         """
-        if isinstance(exc, gevent.GreenletExit):  # the process ends, and time is up
+        if isinstance(exc, gevent.GreenletExit):  # the process ends, after its graceful timeout
             return
         status, code = next((status, code) for kind, status, code in _REFUSALS if isinstance(exc, kind))
         if status == 500:
             self.log.error("Error handling request", exc_info=exc)
         _count(status)
         with contextlib.suppress(OSError):
-            client.refuse(_answer(status, code, req))
+            client.refuse(_response(status, code, req))
 
 
 def read_body(req: Any, connection: ClientConnection) -> None:
-    """Put the whole body in place of the one that is still to come.
+    """Read the whole body and replace the request's stream by it.
 
     Args:
-        req: gunicorn's request, whose head has been read.
-        connection: where the body comes from.
+        req: gunicorn's request; its head has been read.
+        connection: the client's connection.
 
     Raises:
-        TooSlow: it has not come in time.
-        BodyTooLarge: it is announced as longer than the application takes, or is.
-        gunicorn.http.errors.NoMoreData: the client has left.
+        TooSlow: the body did not arrive in time.
+        BodyTooLarge: the body, or its announced length, is longer than the application accepts.
+        gunicorn.http.errors.NoMoreData: the client left before its end.
     """
     reader = req.body.reader
-    announced = reader.length if isinstance(reader, LengthReader) else None  # None: it comes in chunks
+    announced = reader.length if isinstance(reader, LengthReader) else None  # None: chunked
     if announced == 0:
         return
-    # Not at the top: gunicorn imports this file before gevent has patched what Flask builds on.
+    # Not at the top: gunicorn imports this module before gevent has patched the modules that Flask uses.
     from couponapp.web.inputs import MAX_BODY_BYTES  # noqa: PLC0415
 
     if announced is not None and announced > MAX_BODY_BYTES:
         raise BodyTooLarge()
-    # Asked for here, and not once more by gunicorn when it calls the application.
+    # Sent here, so that gunicorn does not send it again when it calls the application.
     connection.await_body(ask=req._expected_100_continue)
     req._expected_100_continue = False
     body = req.body.read(MAX_BODY_BYTES + 1)
@@ -243,19 +242,19 @@ def read_body(req: Any, connection: ClientConnection) -> None:
 
 
 def _count(status: int) -> None:
-    from couponapp import metrics  # noqa: PLC0415  # likewise
+    from couponapp import metrics  # noqa: PLC0415  # as in read_body
 
     metrics.REQUESTS.labels("none", str(status)).inc()
 
 
-def _answer(status: int, code: str, req: Any) -> bytes:
-    from werkzeug.datastructures import LanguageAccept  # noqa: PLC0415  # likewise
-    from werkzeug.http import parse_accept_header  # noqa: PLC0415  # likewise
+def _response(status: int, code: str, req: Any) -> bytes:
+    from werkzeug.datastructures import LanguageAccept  # noqa: PLC0415  # as in read_body
+    from werkzeug.http import parse_accept_header  # noqa: PLC0415  # as in read_body
 
-    from couponapp.web.responses import LANGUAGES, RESPONSES  # noqa: PLC0415  # likewise
+    from couponapp.web.responses import LANGUAGES, RESPONSES  # noqa: PLC0415  # as in read_body
 
-    asked = ",".join(value for name, value in (req.headers if req else ()) if name == "ACCEPT-LANGUAGE")
-    language = parse_accept_header(asked, LanguageAccept).best_match(LANGUAGES) or "ko"
+    accepted = ",".join(value for name, value in (req.headers if req else ()) if name == "ACCEPT-LANGUAGE")
+    language = parse_accept_header(accepted, LanguageAccept).best_match(LANGUAGES) or "ko"
     message = getattr(RESPONSES[code], language)
     body = json.dumps({"success": False, "code": code, "message": message, "data": None}, ensure_ascii=False).encode()
     head = (

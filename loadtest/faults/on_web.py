@@ -22,7 +22,7 @@ FILES = 400
 # More than the processes have room for.
 IDLE_CONNECTIONS = 800
 # What the server logs at its limit.
-FULL = "give way"
+FULL = "connections are in use"
 TIMEOUT_S = 15.0
 # For some requests to be in flight when the server is told to stop.
 GATHER_S = 0.3

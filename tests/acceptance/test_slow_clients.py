@@ -179,7 +179,7 @@ def test_when_connections_run_out_whoever_has_been_waited_for_longest_gives_way(
         assert until_closed(clients[0]) == b""
         with pytest.raises(TimeoutError):
             until_closed(clients[-1], timeout_s=0.1)
-    wait_until(lambda: b"give way" in web.log.read_bytes(), timeout_s=10, what="the log tells of it")
+    wait_until(lambda: b"connections are in use" in web.log.read_bytes(), timeout_s=10, what="the log tells of it")
     # The wrong variant: all connections are theirs.
     with hanging(stock, HALF_A_BODY, 100), pytest.raises(TimeoutError):
         answer_time_s(stock, timeout_s=NEVER_S)

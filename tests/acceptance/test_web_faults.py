@@ -119,7 +119,7 @@ def test_at_its_limit_of_files_a_process_serves_newcomers_and_does_not_die(site:
     with running_web(site.directory, site.environ, processes=1, files=FILES) as web:
         before = web_processes(web)
         assert newcomer_is_served(web, site)
-        assert "give way" in web.log.read_text()
+        assert "connections are in use" in web.log.read_text()
         wait_until_it_issues(web, site)
         assert web_processes(web) == before
 
