@@ -28,11 +28,6 @@ EMAIL = re.compile(
 SESSION_COOKIE = "coupon_session"
 
 
-def text(raw: str) -> str:
-    """Accept any text."""
-    return raw
-
-
 @dataclass(frozen=True)
 class Integer:
     """Parser of a whole number from `low` to `high`, written in at most 9 ASCII digits."""
@@ -52,6 +47,30 @@ def flag(raw: str) -> bool:
     if raw not in ("0", "1"):
         raise ValueError("must be 0 or 1")
     return raw == "1"
+
+
+def _matching(pattern: str | re.Pattern[str], requirement: str) -> Callable[[str], str]:
+    """Return a parser of texts that match a pattern completely.
+
+    Args:
+        pattern: a regular expression.
+        requirement: the error's message.
+    """
+
+    def parse(raw: str) -> str:
+        if not re.fullmatch(pattern, raw):
+            raise ValueError(requirement)
+        return raw
+
+    return parse
+
+
+email = _matching(EMAIL, "must be an e-mail address")
+address = _matching(r"[A-Za-z0-9._-]+", "must be an IPv4 address or a host name")
+cookie_name = _matching(
+    rf"(?!{SESSION_COOKIE}\Z)[A-Za-z0-9_-]{{1,64}}",
+    f"must be 1 to 64 letters, digits, _ or -, and not {SESSION_COOKIE}",
+)
 
 
 def _url(*schemes: str) -> Callable[[str], str]:
@@ -99,13 +118,6 @@ def smtp_url(raw: str) -> str:
         raise ValueError("must be smtp://, smtps:// or smtp+plain://, then [user:password@]host[:port]")
     if parts.scheme == "smtp+plain" and parts.username is not None:
         raise ValueError("must not send a password in plain text: smtp+plain:// takes no user")
-    return raw
-
-
-def email(raw: str) -> str:
-    """Accept an e-mail address."""
-    if not EMAIL.fullmatch(raw):
-        raise ValueError("must be an e-mail address")
     return raw
 
 
@@ -165,20 +177,6 @@ def hosts(raw: str) -> tuple[str, ...]:
     if not hosts or not all(re.fullmatch(r"\.?[a-z0-9][a-z0-9.\-]*|\[[0-9a-f:.]+\]", host) for host in hosts):
         raise ValueError("must be a comma-separated list of host names without ports")
     return hosts
-
-
-def address(raw: str) -> str:
-    """Accept an address to listen on."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", raw):
-        raise ValueError("must be an IPv4 address or a host name")
-    return raw
-
-
-def cookie_name(raw: str) -> str:
-    """Accept the name of a cookie other than the session cookie."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", raw) or raw == SESSION_COOKIE:
-        raise ValueError(f"must be 1 to 64 letters, digits, _ or -, and not {SESSION_COOKIE}")
-    return raw
 
 
 def time_zone(raw: str) -> zoneinfo.ZoneInfo:

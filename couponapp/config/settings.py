@@ -112,20 +112,20 @@ class Settings:
     jwt_jwks: str = setting(
         "COUPON_JWT_JWKS",
         "",
-        parsers.text,
+        str,
         "Tokens are signed with a key of this key set (JWKS; RS256, ES256 or EdDSA), a file or a URL. Either this "
         "or `COUPON_JWT_SECRET` must be set, not both.",
     )
     jwt_audience: str = setting(
         "COUPON_JWT_AUDIENCE",
         "coupon",
-        parsers.text,
+        str,
         "A token's audience (`aud`) must contain this value.",
     )
     jwt_issuer: str = setting(
         "COUPON_JWT_ISSUER",
         "",
-        parsers.text,
+        str,
         "A token's issuer (`iss`) must be this value. Unset, any issuer is accepted, and none.",
     )
     secret_key: str = setting(
@@ -534,7 +534,7 @@ def _raw_value(env: str, environ: Mapping[str, str]) -> str:
 
 
 def _with_local_servers(environ: Mapping[str, str]) -> dict[str, str]:
-    local = _read_env_file(LOCAL_ENV_FILE)
+    local = read_env_file(LOCAL_ENV_FILE)
     if environ.get("COUPON_JWT_JWKS") or environ.get("COUPON_JWT_JWKS_FILE"):
         for name in ("COUPON_JWT_SECRET", "COUPON_DEMO_LOGIN"):
             local.pop(name, None)
@@ -542,7 +542,8 @@ def _with_local_servers(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, **unset}
 
 
-def _read_env_file(path: Path) -> dict[str, str]:
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the `NAME=value` lines of a file; none if it does not exist."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:

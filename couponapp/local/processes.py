@@ -1,9 +1,9 @@
-"""Child processes that leave a trace on disk, so that the next start finds orphans."""
+"""Child processes with pid files, so that the next start finds those that a killed supervisor left running."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import signal
 import subprocess
 import time
@@ -17,7 +17,7 @@ KILL_WAIT_S = 3.0
 
 
 class Child:
-    """A child process in a session of its own: Ctrl-C reaches the supervisor only."""
+    """A child process in a session of its own, so that Ctrl-C reaches the supervisor only."""
 
     def __init__(
         self,
@@ -33,13 +33,13 @@ class Child:
         """Start the process.
 
         Args:
-            name: also the name of its pid file.
-            run_dir: where the pid file lies.
+            name: the name of its pid file.
+            run_dir: the directory of the pid file.
             command: the program and its arguments.
-            environ: its whole environment; this process's when left out.
-            log: where its output goes; to this process's when left out.
-            end_signal: what asks it to end.
-            directory: where it runs; this process's when left out.
+            environ: its whole environment; by default that of this process.
+            log: the file for its output; by default that of this process.
+            end_signal: the signal that makes it end.
+            directory: its working directory; by default that of this process.
         """
         self.name = name
         self._end_signal = end_signal
@@ -55,13 +55,17 @@ class Child:
         )
         _write_pid_file(self._pid_file, self.process.pid, end_signal)
 
+    def exit_code(self) -> int | None:
+        """Return the exit code, or None while the process runs."""
+        return self.process.poll()
+
     def ask_to_end(self) -> None:
         """Send the end signal."""
-        if self.process.poll() is None:
+        if self.exit_code() is None:
             self.process.send_signal(self._end_signal)
 
     def wait_or_kill(self, timeout_s: float) -> None:
-        """Wait for the end, and force it after `timeout_s` seconds, children included."""
+        """Wait for the end; after `timeout_s` seconds kill the process and its children."""
         try:
             self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -70,23 +74,23 @@ class Child:
         self._pid_file.unlink(missing_ok=True)
 
     def end(self, timeout_s: float = 5.0) -> None:
-        """Ask, wait, force."""
+        """Send the end signal and wait; after `timeout_s` seconds kill the process and its children."""
         self.ask_to_end()
         self.wait_or_kill(timeout_s)
 
 
-# Who talks to whom decides who ends first; what is not named here goes with the first.
+# These end last, in this order: the other processes use them.
 _LAST = ("valkey", "postgres")
 
 
 def end_orphans(run_dir: Path, timeout_s: float = 5.0) -> list[str]:
-    """End what an earlier supervisor left behind when it was killed.
+    """End the processes that a killed supervisor left running.
 
-    A pid alone is not proof, because it may belong to a stranger by now; pid and start time are.
+    A process is recognised by pid and start time, because a pid may have been reused.
 
     Args:
-        run_dir: where the pid files lie.
-        timeout_s: how long each group may take before it is forced, in seconds.
+        run_dir: the directory of the pid files.
+        timeout_s: how long each group of processes may take before it is killed, in seconds.
 
     Returns:
         The names of the processes that were ended.
@@ -102,16 +106,16 @@ def end_orphans(run_dir: Path, timeout_s: float = 5.0) -> list[str]:
         give_up_s = time.monotonic() + timeout_s
         for path, (process, _) in orphans.items():
             ended.append(path.stem)
-            if not _is_gone_by(process, give_up_s):
+            if not _has_ended_by(process, give_up_s):
                 _kill_tree(process.pid)
-                _is_gone_by(process, time.monotonic() + KILL_WAIT_S)
+                _has_ended_by(process, time.monotonic() + KILL_WAIT_S)
         for path in group:
             path.unlink(missing_ok=True)
     return ended
 
 
-def _is_gone_by(process: psutil.Process, give_up_s: float) -> bool:
-    # Not psutil's wait(): where nobody reaps, a process that has ended stays a zombie for ever.
+def _has_ended_by(process: psutil.Process, give_up_s: float) -> bool:
+    # Not psutil's wait(): if no parent reaps it, an ended process stays a zombie for ever.
     while _is_alive(process):
         if time.monotonic() > give_up_s:
             return False
@@ -149,11 +153,10 @@ def _read_pid_file(path: Path) -> tuple[psutil.Process, signal.Signals] | None:
 
 def _kill_tree(pid: int) -> None:
     try:
-        family = [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]
+        parent = psutil.Process(pid)
+        family = [*parent.children(recursive=True), parent]
     except psutil.NoSuchProcess:
         return
     for process in family:
-        try:
-            os.kill(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -77,7 +77,7 @@ class Replica(EmbeddedPostgres):
         result = subprocess.run(command, capture_output=True, text=True, timeout=COPY_TIMEOUT_S, check=False)
         if result.returncode:
             raise ConfigurationError(f"pg_basebackup failed: {' '.join(result.stderr.split())}")
-        draft.rename(self._data)
+        draft.rename(self.data)
 
     def _wait_for(self, sql: bytes, count: int, otherwise: str) -> None:
         with psycopg.connect(self._primary.url, autocommit=True) as db:
