@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import TypeVar
 
+from loadtest.driver.http_client import HOST
 from loadtest.testbed.preload import Control
 from loadtest.testbed.service import Service
-from loadtest.testbed.tcp_proxy import DelayingProxy
+from loadtest.testbed.tcp_proxy import DelayingProxy, relay_to
 
 # The deadline of an attempt, and what this machine may add to it.
 BOUND_S = 1.5
@@ -31,10 +33,8 @@ class Stage:
 
     Attributes:
         service: the servers.
-        port: of the web server.
+        port: of the server that gets the load.
         coupon_id: the coupon that is being issued.
-        relay: proxy in front of Redis, PostgreSQL or the web server, where the fault asks for one.
-        control: disk and clock of some processes, where the fault asks for it.
         fixture: what the fault's `serves` has set up for its own use.
         moved_to: PostgreSQL's address where it is no longer the service's.
         broken: promises that only the fault itself can see broken, one sentence each.
@@ -43,8 +43,6 @@ class Stage:
     service: Service
     port: int
     coupon_id: int
-    relay: DelayingProxy | None = None
-    control: Control | None = None
     fixture: object = None
     moved_to: str = ""
     broken: list[str] = field(default_factory=list)
@@ -53,12 +51,6 @@ class Stage:
         """Return the fixture, which must be of this class."""
         assert isinstance(self.fixture, kind)
         return self.fixture
-
-    def answers_late(self, delay_s: float) -> AbstractContextManager[None]:
-        """Delay each response of the server behind the relay until the block ends, in seconds."""
-        assert self.relay is not None
-        relay = self.relay
-        return during(lambda: setattr(relay, "delay_s", delay_s), lambda: setattr(relay, "delay_s", 0.0))
 
 
 @contextmanager
@@ -71,21 +63,48 @@ def during(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[N
         end()
 
 
-class Behind(Enum):
-    """The server behind the stage's relay, by the setting that leads to it."""
-
-    NEITHER = None
-    REDIS = "REDIS_URL"
-    POSTGRESQL = "DATABASE_URL"
-    WEB = "PORT"
+# Starts the servers; returns the port that gets the load.
+Serves = Callable[[Stage, ExitStack], int]
 
 
-class Preloaded(Enum):
-    """The processes whose disk and clock the fault controls."""
+def web(stage: Stage, stack: ExitStack) -> int:
+    """Start a web server."""
+    return stage.service.start_web()
 
-    NOBODY = "no process"
-    POSTGRESQL = "all processes of PostgreSQL"
-    WEB = "all web processes"
+
+def web_behind_relay(stage: Stage, stack: ExitStack) -> int:
+    """Start a web server, and a proxy in front of it as the fixture."""
+    stage.fixture = relay = stack.enter_context(relay_to(f"http://{HOST}:{stage.service.start_web()}"))
+    return relay.port
+
+
+def relay_to_server(stage: Stage, stack: ExitStack, *, setting: str) -> int:
+    """Start a web server, and a proxy between it and the server of this setting as the fixture."""
+    stage.fixture = relay = stack.enter_context(relay_to(stage.service.environ[setting]))
+    return stage.service.start_web(environ={setting: relay.url})
+
+
+RELAY_TO_REDIS = partial(relay_to_server, setting="REDIS_URL")
+RELAY_TO_POSTGRESQL = partial(relay_to_server, setting="DATABASE_URL")
+
+
+def slowed(stage: Stage, delay_s: float) -> AbstractContextManager[None]:
+    """Delay each response of the server behind the relay, in seconds."""
+    relay = stage.fixture_as(DelayingProxy)
+    return during(lambda: setattr(relay, "delay_s", delay_s), lambda: setattr(relay, "delay_s", 0.0))
+
+
+def preloaded_web(stage: Stage, stack: ExitStack) -> int:
+    """Start a web server whose clock the fixture controls."""
+    stage.fixture = control = Control(stage.service.home, disk=stage.service.postgres.data)
+    return stage.service.start_web(environ=control.environ)
+
+
+def preloaded_postgresql(stage: Stage, stack: ExitStack) -> int:
+    """Let the fixture control PostgreSQL's disk and clock; start a web server."""
+    stage.fixture = control = Control(stage.service.home, disk=stage.service.postgres.data)
+    control.take_over(stage.service.postgres, stage.service.home)
+    return stage.service.start_web()
 
 
 class Lost(Enum):
@@ -134,12 +153,14 @@ class Promises:
     """What is promised during a fault.
 
     Attributes:
+        in_words: for the table.
         issue: about attempts to issue.
         look_up: about look-ups of the coupon.
         mine: about «my coupons».
         shows: how the fault is noticed.
     """
 
+    in_words: str
     issue: Promise
     look_up: Promise = ALIVE
     mine: Promise = ALIVE
@@ -152,14 +173,14 @@ class Promises:
 
 # Look-ups from the cache, which may first wait 0.3 s for a fresh value.
 CACHED = answers(200, p99_s=0.4)
-# Issuing and reading continue, also while connections or processes are replaced; reads may be slower then.
-UNNOTICED = Promises(answers(201))
-SERVES = Promises(answers(201), answers(200), answers(200))
-# Attempts get a short 503, and reads continue: without PostgreSQL, look-ups come from the cache.
-REFUSES = Promises(answers(201, 503), shows=Shows.REFUSALS)
-WITHOUT_POSTGRESQL = Promises(answers(201, 503), CACHED, answers(200, 503), Shows.REFUSALS)
-# Issuing continues, and each process counts its limits by itself.
-WITHOUT_REDIS = Promises(answers(201), shows=Shows.OWN_COUNTERS)
+UNNOTICED = Promises("no effect", answers(201))
+# While processes are replaced reads may be slower.
+NOTHING_LOST = Promises("no response is lost", answers(201), answers(200), answers(200))
+REFUSES = Promises("503; the other endpoints alive", answers(201, 503), shows=Shows.REFUSALS)
+WITHOUT_POSTGRESQL = Promises(
+    "503; look-ups from the cache; no issuance is lost", answers(201, 503), CACHED, answers(200, 503), Shows.REFUSALS
+)
+WITHOUT_REDIS = Promises("issuing continues, no 5xx", answers(201), shows=Shows.OWN_COUNTERS)
 
 
 def _nothing(_: Stage) -> Iterable[str]:
@@ -172,7 +193,6 @@ class Fault:
 
     Attributes:
         name: in the table.
-        expected: in words.
         happens: the block during which it is broken.
         promises: what holds meanwhile.
         lost: which requests may stay without a response.
@@ -181,17 +201,13 @@ class Fault:
         back_s: how long after it all is well again, in seconds, unless the circuit has opened.
         mending_s: how long it may take to restart what it has ended, in seconds.
         rate_per_s: attempts to issue per second.
-        behind: the server behind the stage's relay.
-        preloaded: the processes whose disk and clock the stage controls.
-        files: how many files and connections each web process may have open.
         look_ups_connect_anew: each look-up uses a new connection.
-        serves: starts the servers, where the fault needs more than a web server; returns the port.
+        serves: starts the servers.
         lacks: returns what the fault needs and this machine does not have, in words; it is skipped then.
         afterwards: checks when all is over; returns what is still broken, one sentence each.
     """
 
     name: str
-    expected: str
     happens: Callable[[Stage], AbstractContextManager[None]]
     promises: Promises
     lost: Lost = Lost.NONE
@@ -200,10 +216,7 @@ class Fault:
     back_s: float = POOLS_HEAL_S
     mending_s: float = 1.5
     rate_per_s: int = 100
-    behind: Behind = Behind.NEITHER
-    preloaded: Preloaded = Preloaded.NOBODY
-    files: int | None = None
     look_ups_connect_anew: bool = False
-    serves: Callable[[Stage, ExitStack], int] | None = None
+    serves: Serves = web
     lacks: Callable[[], str] = str
     afterwards: Callable[[Stage], Iterable[str]] = _nothing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from dataclasses import replace
 from multiprocessing.pool import AsyncResult, Pool
 from statistics import median
 
@@ -55,7 +55,7 @@ def run(fault: Fault) -> Verdict:
     broken = [*stage.broken, *([f"responses were {sorted(statuses)}"] if statuses != {201} else [])]
     broken += [f"only {share:.0%} of the rate before"] if share < LEAST else []
     seen = f"{share:.0%}: " + ", ".join(f"{before:.0f} → {during:.0f}/s" for before, during in rounds)
-    return Verdict(fault.name, fault.expected, seen, f"{LEAST:.0%}", broken, host_load.waited_ms)
+    return Verdict(fault.name, fault.promises.in_words, seen, f"{LEAST:.0%}", broken, host_load.waited_ms)
 
 
 def _begin(process: Pool, stage: Stage, name: str, seconds: float) -> AsyncResult[Turn]:
@@ -71,10 +71,8 @@ def attempts(port: int, requests: list[bytes], seconds: float) -> Turn:
     return closed_loop(port, requests, clients=CLIENTS, seconds=seconds)
 
 
-_fault = partial(
-    Fault, expected="no 5xx; within 15 % of before", promises=WITHOUT_REDIS, afterwards=on_redis.is_used_again
-)
+PROMISES = replace(WITHOUT_REDIS, in_words="no 5xx; within 15 % of before")
 FAULTS = (
-    _fault("Redis killed, at full speed", happens=on_redis.killed),
-    _fault("Redis frozen, at full speed", happens=on_redis.frozen),
+    Fault("Redis killed, at full speed", on_redis.killed, PROMISES, afterwards=on_redis.is_used_again),
+    Fault("Redis frozen, at full speed", on_redis.frozen, PROMISES, afterwards=on_redis.is_used_again),
 )

@@ -9,8 +9,19 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 
 from loadtest.driver.http_client import HttpConnection, request_bytes
-from loadtest.faults.fault import UNNOTICED, Fault, Preloaded, Promises, Shows, Stage, answers
+from loadtest.faults.fault import (
+    UNNOTICED,
+    Fault,
+    Promises,
+    Shows,
+    Stage,
+    answers,
+    during,
+    preloaded_postgresql,
+    preloaded_web,
+)
 from loadtest.faults.on_postgres import other_session
+from loadtest.testbed.preload import Control, missing
 
 HOUR_S = 3600
 # Two readings of two clocks may differ by this.
@@ -39,47 +50,25 @@ def clock_of_web(stage: Stage) -> float:
 @contextmanager
 def jumped(stage: Stage, by_s: int, clock: Callable[[Stage], float]) -> Iterator[None]:
     """Let the clock of running processes jump, and jump back at the end; negative: backwards."""
-    assert stage.control is not None
-    stage.control.set_clock(by_s)
-    try:
+    control = stage.fixture_as(Control)
+    with during(lambda: control.set_clock(by_s), lambda: control.set_clock(0)):
         if abs(clock(stage) - time.time() - by_s) > APART_S:
             stage.broken.append("the clock has not jumped")
         yield
-    finally:
-        stage.control.set_clock(0)
 
 
-web_jumps = partial(jumped, clock=clock_of_web)
-postgresql_jumps = partial(jumped, clock=clock_of_postgresql)
-
+_web = partial(Fault, promises=UNNOTICED, serves=preloaded_web, lacks=missing)
+_postgresql = partial(Fault, serves=preloaded_postgresql, lacks=missing)
+# The time-out of a statement that waits for a lock when the clock jumps may fire at once.
+NEARLY_UNNOTICED = Promises("no effect", answers(201, 503, done=0.95))
+DECIDES = Promises("it decides: the coupon has not opened yet", answers(201, 409, 503), shows=Shows.NOT_OPEN)
 FAULTS = (
-    Fault(
-        "web's clock an hour ahead",
-        "no effect",
-        partial(web_jumps, by_s=HOUR_S),
-        UNNOTICED,
-        preloaded=Preloaded.WEB,
-    ),
-    Fault(
-        "web's clock an hour behind",
-        "no effect",
-        partial(web_jumps, by_s=-HOUR_S),
-        UNNOTICED,
-        preloaded=Preloaded.WEB,
-    ),
-    Fault(
+    _web("web's clock an hour ahead", partial(jumped, by_s=HOUR_S, clock=clock_of_web)),
+    _web("web's clock an hour behind", partial(jumped, by_s=-HOUR_S, clock=clock_of_web)),
+    _postgresql(
         "PostgreSQL's clock an hour ahead",
-        "no effect",
-        partial(postgresql_jumps, by_s=HOUR_S),
-        # The time-out of a statement that waits for a lock at that moment may fire at once.
-        Promises(answers(201, 503, done=0.95)),
-        preloaded=Preloaded.POSTGRESQL,
+        partial(jumped, by_s=HOUR_S, clock=clock_of_postgresql),
+        NEARLY_UNNOTICED,
     ),
-    Fault(
-        "PostgreSQL's clock an hour behind",
-        "it decides: the coupon has not opened yet",
-        partial(postgresql_jumps, by_s=-HOUR_S),
-        Promises(answers(201, 409, 503), shows=Shows.NOT_OPEN),
-        preloaded=Preloaded.POSTGRESQL,
-    ),
+    _postgresql("PostgreSQL's clock an hour behind", partial(jumped, by_s=-HOUR_S, clock=clock_of_postgresql), DECIDES),
 )

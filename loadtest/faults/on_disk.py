@@ -10,9 +10,17 @@ from functools import partial
 import psycopg
 
 from couponapp.errors import ConfigurationError
-from loadtest.faults.fault import REFUSES, WITHOUT_POSTGRESQL, Fault, Preloaded, Promises, Stage, answers
+from loadtest.faults.fault import (
+    REFUSES,
+    WITHOUT_POSTGRESQL,
+    Fault,
+    Promises,
+    Stage,
+    answers,
+    preloaded_postgresql,
+)
 from loadtest.faults.on_postgres import other_session
-from loadtest.testbed.preload import Control
+from loadtest.testbed.preload import Control, missing
 from loadtest.testbed.waiting import wait_until
 
 # A busy shared disk: a commit writes once and flushes once.
@@ -30,14 +38,14 @@ NEXT_LOG_FILE = "SELECT pg_switch_wal()"
 @contextmanager
 def bad_disk(stage: Stage, spoil: Callable[[Control], None]) -> Iterator[None]:
     """Spoil the disk until the block ends; a disk that no write and no flush has met proves nothing."""
-    assert stage.control is not None
-    before = stage.control.met
+    disk = stage.fixture_as(Control)
+    before = disk.met
     try:
-        spoil(stage.control)
+        spoil(disk)
         yield
     finally:
-        stage.control.mend_disk()
-    if stage.control.met == before:
+        disk.mend_disk()
+    if disk.met == before:
         stage.broken.append("no write of PostgreSQL has met the bad disk")
 
 
@@ -82,26 +90,14 @@ def _has_ended(stage: Stage) -> bool:
     return True
 
 
-_fault = partial(Fault, preloaded=Preloaded.POSTGRESQL)
+_fault = partial(Fault, serves=preloaded_postgresql, lacks=missing)
 FAULTS = (
-    _fault("disk full", "503; the other endpoints alive", full, REFUSES),
-    _fault(
-        "disk full, log included",
-        "PostgreSQL goes down: 503; no issuance is lost",
-        full_for_the_log,
-        WITHOUT_POSTGRESQL,
-        mending_s=5.0,
-    ),
+    _fault("disk full", full, REFUSES),
+    _fault("disk full, log included", full_for_the_log, WITHOUT_POSTGRESQL, mending_s=5.0),
     _fault(
         "disk slow",
-        "20 ms a write or flush: nearly all are issued, later",
         partial(bad_disk, spoil=lambda disk: disk.slow_disk(SLOW_S)),
-        Promises(answers(201, 503, done=0.9)),
+        Promises("20 ms a write or flush: nearly all are issued, later", answers(201, 503, done=0.9)),
     ),
-    _fault(
-        "disk stalled",
-        "503; the other endpoints alive",
-        partial(bad_disk, spoil=lambda disk: disk.slow_disk(STALL_S)),
-        REFUSES,
-    ),
+    _fault("disk stalled", partial(bad_disk, spoil=lambda disk: disk.slow_disk(STALL_S)), REFUSES),
 )

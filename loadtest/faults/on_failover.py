@@ -43,18 +43,12 @@ def standby_frozen(stage: Stage) -> AbstractContextManager[None]:
 
 _fault = partial(Fault, serves=with_standby)
 FAULTS = (
-    _fault(
-        "failover to a standby",
-        "503 until then; no issuance is lost",
-        partial(failed_over, stop=kill),
-        WITHOUT_POSTGRESQL,
-    ),
+    _fault("failover to a standby", partial(failed_over, stop=kill), WITHOUT_POSTGRESQL),
     _fault(
         "failover, primary frozen",
-        "the same; each connection tries the frozen one first",
         partial(failed_over, stop=suspend),
         WITHOUT_POSTGRESQL,
         back_s=POOLS_HEAL_S + FIRST_ADDRESS_S,
     ),
-    _fault("synchronous standby frozen", "503; the other endpoints alive", standby_frozen, REFUSES),
+    _fault("synchronous standby frozen", standby_frozen, REFUSES),
 )

@@ -37,7 +37,4 @@ def lacks() -> str:
 
 
 _fault = partial(Fault, promises=WITHOUT_POSTGRESQL, serves=behind_pgbouncer, lacks=lacks)
-FAULTS = (
-    _fault("PgBouncer killed", "503; look-ups from the cache", killed),
-    _fault("PgBouncer paused", "503; look-ups from the cache", paused),
-)
+FAULTS = (_fault("PgBouncer killed", killed), _fault("PgBouncer paused", paused))

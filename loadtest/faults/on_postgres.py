@@ -6,19 +6,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import psutil
 import psycopg
 
 from loadtest.faults.fault import (
     REFUSES,
+    RELAY_TO_POSTGRESQL,
     WITHOUT_POSTGRESQL,
-    Behind,
     Fault,
     Promises,
     Stage,
     answers,
     during,
+    slowed,
 )
 from loadtest.testbed.processes import kill, suspended
 from loadtest.testbed.waiting import wait_until
@@ -113,7 +115,7 @@ def idle_in_transaction(stage: Stage) -> Iterator[None]:
 
 
 @contextmanager
-def ddl_queue(stage: Stage, column: str, table: str) -> Iterator[None]:
+def ddl_queue(stage: Stage, table: str, column: str) -> Iterator[None]:
     """Read a table in an open transaction: an ALTER TABLE waits for it, and all others wait for the ALTER TABLE."""
     alter = f"ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL".encode()
     with other_session(stage) as reader, other_session(stage) as changer:
@@ -142,48 +144,26 @@ def connections_cut(stage: Stage) -> Iterator[None]:
         db.execute(CUT_POOLS)
 
 
-def slowed(stage: Stage) -> AbstractContextManager[None]:
-    """Delay each response, so that the connections are never free."""
-    return stage.answers_late(SLOW_S)
-
-
 FAULTS = (
-    Fault("PostgreSQL stopped", "503; look-ups from the cache", stopped, WITHOUT_POSTGRESQL),
-    Fault("PostgreSQL killed", "503; look-ups from the cache; no issuance is lost", killed, WITHOUT_POSTGRESQL),
-    Fault(
-        "PostgreSQL frozen for 20 s",
-        "503 at 200/s; look-ups from the cache",
-        frozen,
-        WITHOUT_POSTGRESQL,
-        lasts_s=LONG_FREEZE_S,
-        rate_per_s=200,
-    ),
+    Fault("PostgreSQL stopped", stopped, WITHOUT_POSTGRESQL),
+    Fault("PostgreSQL killed", killed, WITHOUT_POSTGRESQL),
+    Fault("PostgreSQL frozen for 20 s", frozen, WITHOUT_POSTGRESQL, lasts_s=LONG_FREEZE_S, rate_per_s=200),
     Fault(
         "one backend frozen",
-        "the other connections continue to issue",
         one_backend_frozen,
-        Promises(answers(201, 503, done=0.8)),
+        Promises("the other connections continue to issue", answers(201, 503, done=0.8)),
     ),
-    Fault("stock locked by another session", "503; the other endpoints alive", row_locked, REFUSES),
-    Fault("stock locked, then idle", "503 until the other session's own time-out", idle_in_transaction, REFUSES),
-    Fault(
-        "DDL queue at the stock",
-        "503; the other endpoints alive",
-        lambda stage: ddl_queue(stage, "remaining", "coupon_stock"),
-        REFUSES,
-    ),
-    Fault(
-        "DDL queue at the issuances",
-        "503, also of «my coupons»; look-ups from the cache",
-        lambda stage: ddl_queue(stage, "code", "issuances"),
-        WITHOUT_POSTGRESQL,  # «my coupons» holds all connections that could refresh look-ups
-    ),
+    Fault("stock locked by another session", row_locked, REFUSES),
+    Fault("stock locked, then idle", idle_in_transaction, REFUSES),
+    Fault("DDL queue at the stock", partial(ddl_queue, table="coupon_stock", column="remaining"), REFUSES),
+    # «My coupons» holds all connections that could refresh look-ups.
+    Fault("DDL queue at the issuances", partial(ddl_queue, table="issuances", column="code"), WITHOUT_POSTGRESQL),
     Fault(
         "connections cut",
-        "few 503; new connections without help",
         connections_cut,
-        Promises(answers(201, 503, done=0.5), mine=answers(200, 503)),
+        Promises("few 503; new connections without help", answers(201, 503, done=0.5), mine=answers(200, 503)),
         lasts_s=1.0,
     ),
-    Fault("PostgreSQL slow", "no connection is ever free: 503", slowed, WITHOUT_POSTGRESQL, behind=Behind.POSTGRESQL),
+    # Each response comes late, so that the connections are never free.
+    Fault("PostgreSQL slow", partial(slowed, delay_s=SLOW_S), WITHOUT_POSTGRESQL, serves=RELAY_TO_POSTGRESQL),
 )

@@ -10,7 +10,7 @@ from functools import partial
 from redis import Redis, RedisError
 
 from loadtest.driver.http_client import HttpConnection
-from loadtest.faults.fault import UNNOTICED, WITHOUT_REDIS, Behind, Fault, Stage, during
+from loadtest.faults.fault import RELAY_TO_REDIS, UNNOTICED, WITHOUT_REDIS, Fault, Stage, during, slowed
 from loadtest.faults.load import attempt
 from loadtest.faults.metrics_watch import counting_in_redis, samples
 from loadtest.testbed.processes import kill, suspended
@@ -28,11 +28,6 @@ def killed(stage: Stage) -> AbstractContextManager[None]:
 def frozen(stage: Stage) -> AbstractContextManager[None]:
     """Let it accept connections and answer nothing."""
     return suspended(stage.service.valkey.child)
-
-
-def slowed(stage: Stage) -> AbstractContextManager[None]:
-    """Delay each of its responses."""
-    return stage.answers_late(SLOW_S)
 
 
 @contextmanager
@@ -76,9 +71,9 @@ def _has_counters(redis: Redis) -> bool:
 
 _fault = partial(Fault, afterwards=is_used_again)
 FAULTS = (
-    _fault("Redis killed", "issuing continues, no 5xx", killed, WITHOUT_REDIS),
-    _fault("Redis frozen", "issuing continues, no 5xx", frozen, WITHOUT_REDIS),
-    _fault("Redis slowed", "200 ms a response: as if it were away", slowed, WITHOUT_REDIS, behind=Behind.REDIS),
-    _fault("Redis flushed", "no effect", flushed, UNNOTICED, lasts_s=1.0),
-    _fault("Redis restarted", "issuing continues, no 5xx", restarted, UNNOTICED, lasts_s=1.0),
+    _fault("Redis killed", killed, WITHOUT_REDIS),
+    _fault("Redis frozen", frozen, WITHOUT_REDIS),
+    _fault("Redis slowed", partial(slowed, delay_s=SLOW_S), WITHOUT_REDIS, serves=RELAY_TO_REDIS),
+    _fault("Redis flushed", flushed, UNNOTICED, lasts_s=1.0),
+    _fault("Redis restarted", restarted, UNNOTICED, lasts_s=1.0),
 )

@@ -6,9 +6,20 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from loadtest.faults.fault import CACHED, Behind, Fault, Lost, Promises, Stage, answers
-from loadtest.testbed.tcp_proxy import loses_nothing
+from loadtest.faults.fault import (
+    CACHED,
+    RELAY_TO_POSTGRESQL,
+    Fault,
+    Lost,
+    Promises,
+    Stage,
+    answers,
+    during,
+    web_behind_relay,
+)
+from loadtest.testbed.tcp_proxy import DelayingProxy, loses_nothing
 
 SHARE = 0.3
 # Of some hundred replies this share must have been lost, or it was another fault.
@@ -65,33 +76,27 @@ class Lottery:
 @contextmanager
 def lost(stage: Stage, is_reply: Callable[[bytes], bool]) -> Iterator[None]:
     """Lose three of ten replies, and their connections with them."""
-    assert stage.relay is not None
-    lottery = Lottery(is_reply)
-    stage.relay.loses = lottery.loses
-    try:
+    lottery, relay = Lottery(is_reply), stage.fixture_as(DelayingProxy)
+    with during(lambda: setattr(relay, "loses", lottery.loses), lambda: setattr(relay, "loses", loses_nothing)):
         yield
-    finally:
-        stage.relay.loses = loses_nothing
     if not LEAST < lottery.share < MOST:
         stage.broken.append(f"{lottery.share:.0%} of the replies were lost instead of {SHARE:.0%}")
 
 
 HALF_READ = answers(200, done=0.5)
-
+RETRIED = "one retry, then 503; the user's retry gets the result"
 FAULTS = (
     Fault(
         "30 % of PostgreSQL's replies lost",
-        "one retry, then 503; the user's retry gets the result",
-        lambda stage: lost(stage, ends_a_statement),
-        Promises(answers(201, 503, done=0.75), CACHED, answers(200, 503, done=0.5)),
-        behind=Behind.POSTGRESQL,
+        partial(lost, is_reply=ends_a_statement),
+        Promises(RETRIED, answers(201, 503, done=0.75), CACHED, answers(200, 503, done=0.5)),
+        serves=RELAY_TO_POSTGRESQL,
     ),
     Fault(
         "30 % of HTTP's replies lost",
-        "a retry with the same key gets the first response",
-        lambda stage: lost(stage, begins_an_answer),
-        Promises(answers(201, done=0.5), HALF_READ, HALF_READ),
+        partial(lost, is_reply=begins_an_answer),
+        Promises("a retry with the same key gets the first response", answers(201, done=0.5), HALF_READ, HALF_READ),
         Lost.FEW,
-        behind=Behind.WEB,
+        serves=web_behind_relay,
     ),
 )

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 from couponapp.local.processes import Child
-from loadtest.faults.fault import SERVES, Fault, Stage
+from loadtest.faults.fault import NOTHING_LOST, Fault, Stage
 from loadtest.testbed.reverse_proxy import ReverseProxy
 from loadtest.testbed.service import WEB_PROCESSES
 
@@ -60,12 +60,6 @@ def all_serve(stage: Stage) -> Iterator[str]:
 
 FAULTS = (
     Fault(
-        "rolling restart",
-        "no response is lost, nothing refused",
-        restarted_in_turn,
-        SERVES,
-        mending_s=10.0,
-        serves=behind_proxy,
-        afterwards=all_serve,
+        "rolling restart", restarted_in_turn, NOTHING_LOST, mending_s=10.0, serves=behind_proxy, afterwards=all_serve
     ),
 )

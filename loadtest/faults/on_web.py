@@ -8,12 +8,14 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 
 import psutil
 
 from loadtest.driver.http_client import HOST
 from loadtest.faults import on_postgres, on_redis
-from loadtest.faults.fault import SERVES, Fault, Lost, Promises, Shows, Stage, answers
+from loadtest.faults.fault import NOTHING_LOST, Fault, Lost, Promises, Shows, Stage, answers
 from loadtest.testbed.service import WEB_PROCESSES
 from loadtest.testbed.waiting import wait_until
 
@@ -97,56 +99,51 @@ def are_all_there(stage: Stage) -> Iterator[str]:
         yield str(error)
 
 
-# Of requests that are sent while a process is replaced, or connections are closed.
-MOST = 0.95
-MOST_ISSUE = answers(201, done=MOST)
-MOST_READ = answers(200, done=MOST)
+def with_few_files(stage: Stage, _: ExitStack) -> int:
+    """Start a web server whose processes may have only some hundred open files."""
+    return stage.service.start_web(files=FILES)
 
+
+# Of requests that are sent while a process is replaced, or connections are closed.
+MOST_ISSUE, MOST_READ = answers(201, done=0.95), answers(200, done=0.95)
+READ, REFUSED_READ = answers(200), answers(200, 503)
+
+_fault = partial(Fault, afterwards=are_all_there)
 FAULTS = (
-    Fault(
+    _fault(
         "one web process killed",
-        "only requests that it was handling are lost",
         one_killed,
-        Promises(MOST_ISSUE, answers(200), answers(200)),
+        Promises("only requests that it was handling are lost", MOST_ISSUE, READ, READ),
         Lost.UNDER_WAY,
-        afterwards=are_all_there,
     ),
-    Fault("web reloaded (HUP)", "no response is lost", reloaded, SERVES, mending_s=6.0, afterwards=are_all_there),
-    Fault(
+    _fault("web reloaded (HUP)", reloaded, NOTHING_LOST, mending_s=6.0),
+    _fault(
         "web stopped (TERM) and started",
-        "requests in flight are finished; new ones refused",
         stopped,
-        SERVES,
+        replace(NOTHING_LOST, in_words="requests in flight are finished; new ones refused"),
         Lost.NEWCOMERS,
         loses_after_s=GATHER_S,
         lasts_s=1.0,
         mending_s=10.0,
-        afterwards=are_all_there,
     ),
-    Fault(
+    _fault(
         "web at its limit of files",
-        "idle connections are closed; all requests are answered",
         out_of_files,
-        Promises(MOST_ISSUE, MOST_READ, MOST_READ),
+        Promises("idle connections are closed; all requests are answered", MOST_ISSUE, MOST_READ, MOST_READ),
         Lost.FEW,
-        files=FILES,
         look_ups_connect_anew=True,
-        afterwards=are_all_there,
+        serves=with_few_files,
     ),
-    Fault(
+    _fault(
         "web replaced, no PostgreSQL",
-        "503; the new process serves as soon as it can",
         lambda stage: replaced_during(stage, on_postgres.stopped(stage)),
-        Promises(answers(201, 503), answers(200, 503), answers(200, 503), Shows.REFUSALS),
+        Promises("503 until the new process can serve", answers(201, 503), REFUSED_READ, REFUSED_READ, Shows.REFUSALS),
         Lost.UNDER_WAY,
-        afterwards=are_all_there,
     ),
-    Fault(
+    _fault(
         "web replaced, Redis frozen",
-        "issuing continues in both processes",
         lambda stage: replaced_during(stage, on_redis.frozen(stage)),
-        Promises(MOST_ISSUE, answers(200), answers(200), Shows.OWN_COUNTERS),
+        Promises("issuing continues in both processes", MOST_ISSUE, READ, READ, Shows.OWN_COUNTERS),
         Lost.UNDER_WAY,
-        afterwards=are_all_there,
     ),
 )

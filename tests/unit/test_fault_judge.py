@@ -27,8 +27,8 @@ from loadtest.faults.run import run
 from loadtest.faults.verdict import skipped
 
 TIMELINE = Timeline(began_s=2.0, ended_s=5.0)
-PROMISES = Promises(answers(201, 503))
-FAULT = Fault("", "", lambda _: nullcontext(), PROMISES)
+PROMISES = Promises("503", answers(201, 503))
+FAULT = Fault("", lambda _: nullcontext(), PROMISES)
 OK = {ISSUE: 201, LOOK_UP: 200, MINE: 200}
 
 

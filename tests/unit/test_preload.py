@@ -87,7 +87,7 @@ def test_only_the_wall_clock_jumps(control: Control, ahead_s: int) -> None:
 
 
 def test_a_bad_disk_that_no_process_writes_to_proves_nothing(control: Control) -> None:
-    stage = Stage(cast(Any, None), 0, 0, control=control)
+    stage = Stage(cast(Any, None), 0, 0, fixture=control)
     with full(stage):
         pass
     assert stage.broken == ["no write of PostgreSQL has met the bad disk"]
