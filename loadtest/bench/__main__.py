@@ -15,8 +15,7 @@ from loadtest.bench import compare, document, growth, result, tables
 from loadtest.bench.core import core
 from loadtest.bench.guards import guards
 from loadtest.bench.result import Run
-from loadtest.bench.sender import send
-from loadtest.bench.turns import Group, Seen, take_turns
+from loadtest.bench.turns import Group, Seen, send, take_turns
 from loadtest.driver.process import sending_process
 from loadtest.results import files
 from loadtest.results.machine import in_words, machine, publishable, shown_settings
@@ -30,11 +29,7 @@ SECONDS = 0.6
 MORE_ROUNDS = 2
 PARTS = ("core", "guards", "growth")
 # So that no limit refuses, and a slow variant is slow instead of refusing.
-ENVIRON = {
-    "COUPON_LIMIT_GLOBAL": "100000000/minute",
-    "COUPON_DEADLINE_MS": "5000",
-    "COUPON_BACKLOG_MS": "60000",
-}
+ENVIRON = {"COUPON_LIMIT_GLOBAL": "100000000/minute", "COUPON_DEADLINE_MS": "5000", "COUPON_BACKLOG_MS": "60000"}
 Stand = Callable[[Service], AbstractContextManager[list[Group]]]
 Measure = Callable[[argparse.Namespace, Sequence[str]], Mapping[str, Any]]
 

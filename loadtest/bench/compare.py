@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -93,7 +93,10 @@ def report(found: Sequence[Fall], old: Mapping[str, Any], new: Mapping[str, Any]
         old: the earlier result.
         new: the later result.
     """
-    lines = [*_differences(old, new), *map(str, found)]
+    machines = [(what, old["machine"].get(what), new["machine"].get(what)) for what in ("processors", "processor")]
+    # They make the two results hard to compare.
+    differences = [f"another machine: {what} was {was}, is {now}" for what, was, now in machines if was != now]
+    lines = [*differences, *map(str, found)]
     if not found:
         return "\n".join([*lines, "no ratio fell by more than a tenth"])
     # Older results do not contain the stolen time.
@@ -101,14 +104,6 @@ def report(found: Sequence[Fall], old: Mapping[str, Any], new: Mapping[str, Any]
     if stolen > STOLEN_PERCENT:
         lines.append(f"the host took {stolen:.0f} % of the processors in half of the rounds, which may explain it")
     return "\n".join([*lines, f"{len(found)} of {len(ratios(old))} ratios fell by more than a tenth"])
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """Yield reasons why the two may not be comparable."""
-    for what in ("processors", "processor"):
-        before, now = old["machine"].get(what), new["machine"].get(what)
-        if before != now:
-            yield f"another machine: {what} was {before}, is {now}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,12 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.pool import Pool
 
+from couponapp.auth import tokens
+from couponapp.config import settings
 from loadtest.bench import servers
-from loadtest.bench.sender import Sent, Turn, send
 from loadtest.bench.servers import Memory, Web
+from loadtest.driver.generator import closed_loop
+from loadtest.driver.http_client import request_bytes
 from loadtest.driver.usage import stolen_percent
 
 CLIENTS = 32
+TOKEN_TTL_S = 3600
 WARM_UP_S = 0.5
 # For the first turn: more users per second than any variant was seen to serve on two cores. Later
 # turns have as many as the variant can use, with room to spare, because signing tokens takes time.
@@ -150,30 +154,31 @@ def _shown(
     group: Group, variant: Variant, number: int, seen: Seen, sender: Pool, secret: str, seconds: float
 ) -> tuple[float, dict[str, float]]:
     """Run one turn; return responses per second, and computing time per response by role, in milliseconds."""
-    turn = _turn(group, variant, number, seen, seconds if number else min(seconds, WARM_UP_S), secret)
-    before_s = servers.cpu_s(variant.web.processes)
-    sent: Sent = sender.apply(send, (turn,))
-    time.sleep(variant.settles_s)
-    used_s = {role: now_s - before_s[role] for role, now_s in servers.cpu_s(variant.web.processes).items()}
-    if sent.statuses != {variant.status}:
-        raise RuntimeError(
-            f"{group.name}, {variant.name}: responses were {sorted(sent.statuses)}, not {variant.status} only"
-        )
-    return sent.rate, {role: 1000 * role_s / (sent.rate * sent.length_s) for role, role_s in used_s.items()}
-
-
-def _turn(group: Group, variant: Variant, number: int, seen: Seen, length_s: float, secret: str) -> Turn:
-    rate = ROOM * max(seen.rates) if seen.rates else FIRST_USERS_PER_S
-    count = max(LEAST_USERS, int(rate * length_s))
+    length_s = seconds if number else min(seconds, WARM_UP_S)
+    users_per_s = ROOM * max(seen.rates) if seen.rates else FIRST_USERS_PER_S
+    count = max(LEAST_USERS, int(users_per_s * length_s))
     # New users on a new coupon each time: no response is ALREADY_ISSUED, and no limit is reached.
     users = variant.users or tuple(f"{group.name}-{variant.name}-{number}-{user}" for user in range(count))
-    return Turn(
-        port=variant.web.port,
-        method=variant.method,
-        path=variant.path(len(users)),
-        users=users,
-        again=bool(variant.users),
-        clients=variant.clients,
-        seconds=length_s,
-        secret=secret,
+    config, path = settings.load({"COUPON_JWT_SECRET": secret}), variant.path(len(users))
+    signed = (tokens.sign(config, user, ttl_s=TOKEN_TTL_S) for user in users)
+    requests = [request_bytes(variant.method, path, token) for token in signed]
+    before_s = servers.cpu_s(variant.web.processes)
+    rate, sent_s, statuses = sender.apply(
+        send, (variant.web.port, requests, variant.clients, length_s, bool(variant.users))
     )
+    time.sleep(variant.settles_s)
+    used_s = {role: now_s - before_s[role] for role, now_s in servers.cpu_s(variant.web.processes).items()}
+    if statuses != {variant.status}:
+        raise RuntimeError(
+            f"{group.name}, {variant.name}: responses were {sorted(statuses)}, not {variant.status} only"
+        )
+    return rate, {role: 1000 * role_s / (rate * sent_s) for role, role_s in used_s.items()}
+
+
+def send(
+    port: int, requests: Sequence[bytes], clients: int, seconds: float, again: bool
+) -> tuple[float, float, set[int]]:
+    """Send as fast as the responses come; return responses per second, the length in seconds, and the statuses."""
+    began_s = time.perf_counter()
+    rate, statuses = closed_loop(port, requests, clients=clients, seconds=seconds, again=again)
+    return rate, time.perf_counter() - began_s, statuses

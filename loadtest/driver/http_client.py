@@ -32,20 +32,12 @@ class Reply:
         """The response's `code`; `HTTP_<status>` where it has none, `NO_ANSWER` where no response came."""
         if not self.status:
             return "NO_ANSWER"
-        try:
-            return str(json.loads(self.body)["code"])
-        except (ValueError, KeyError, TypeError):
-            return f"HTTP_{self.status}"
+        return self._field("code") or f"HTTP_{self.status}"
 
     @property
     def issuance(self) -> str:
         """The code of the issuance that the response shows; empty where it shows none."""
-        if self.status not in (200, 201, 409):
-            return ""
-        try:
-            return str(json.loads(self.body)["data"]["code"])
-        except (ValueError, KeyError, TypeError):
-            return ""
+        return self._field("data", "code") if self.status in (200, 201, 409) else ""
 
     @property
     def is_replay(self) -> bool:
@@ -62,6 +54,16 @@ class Reply:
         """The `Retry-After` header in seconds, where there is one."""
         found = re.search(rb"\r\nretry-after: ([0-9]+)", self.head)
         return int(found[1]) if found else None
+
+    def _field(self, *path: str) -> str:
+        """Return a field of the body; empty where the body is no JSON, or has no such field."""
+        try:
+            value = json.loads(self.body)
+            for name in path:
+                value = value[name]
+        except (ValueError, KeyError, TypeError):
+            return ""
+        return str(value)
 
 
 NO_REPLY = Reply(0)

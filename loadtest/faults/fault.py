@@ -9,8 +9,10 @@ from enum import Enum
 from functools import partial
 from typing import TypeVar
 
+from couponapp.local.processes import Child
 from loadtest.driver.http_client import HOST
 from loadtest.testbed.preload import Control
+from loadtest.testbed.processes import resume, suspend
 from loadtest.testbed.service import Service
 from loadtest.testbed.tcp_proxy import DelayingProxy, relay_to
 
@@ -61,6 +63,11 @@ def during(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[N
         yield
     finally:
         end()
+
+
+def suspended(child: Child | None) -> AbstractContextManager[None]:
+    """Stop all processes of a server until the block ends; the kernel still accepts connections for it."""
+    return during(lambda: suspend(child), lambda: resume(child))
 
 
 # Starts the servers; returns the port that gets the load.
@@ -183,10 +190,6 @@ WITHOUT_POSTGRESQL = Promises(
 WITHOUT_REDIS = Promises("issuing continues, no 5xx", answers(201), shows=Shows.OWN_COUNTERS)
 
 
-def _nothing(_: Stage) -> Iterable[str]:
-    return ()
-
-
 @dataclass(frozen=True)
 class Fault:
     """One thing that breaks in the middle of a load.
@@ -219,4 +222,4 @@ class Fault:
     look_ups_connect_anew: bool = False
     serves: Serves = web
     lacks: Callable[[], str] = str
-    afterwards: Callable[[Stage], Iterable[str]] = _nothing
+    afterwards: Callable[[Stage], Iterable[str]] = lambda _: ()

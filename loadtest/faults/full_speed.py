@@ -39,7 +39,7 @@ def run(fault: Fault) -> Verdict:
     # No limit refuses: what is measured is how fast they count.
     with running_service(COUPON_LIMIT_GLOBAL="100000000/minute") as service:
         stage = Stage(service, service.start_web(), service.new_coupon(10 * ROUNDS * USERS_PER_TURN))
-        with sending_process(attempts) as process, host_load.measuring():
+        with sending_process(closed_loop) as process, host_load.measuring():
             _begin(process, stage, "first", SECONDS).get()  # connections, caches, code
             for number in range(ROUNDS):
                 before, seen_before = _begin(process, stage, f"before-{number}", SECONDS).get()
@@ -60,15 +60,9 @@ def run(fault: Fault) -> Verdict:
 
 def _begin(process: Pool, stage: Stage, name: str, seconds: float) -> AsyncResult[Turn]:
     path = f"/api/v1/coupons/{stage.coupon_id}/issue"
-    tokens = (stage.service.token(f"user-{name}-{number}") for number in range(USERS_PER_TURN))
-    return process.apply_async(
-        attempts, (stage.port, [request_bytes("POST", path, token) for token in tokens], seconds)
-    )
-
-
-def attempts(port: int, requests: list[bytes], seconds: float) -> Turn:
-    """Send attempts as fast as the responses come, in the process that sends."""
-    return closed_loop(port, requests, clients=CLIENTS, seconds=seconds)
+    users = (f"user-{name}-{number}" for number in range(USERS_PER_TURN))
+    requests = [request_bytes("POST", path, stage.service.token(user)) for user in users]
+    return process.apply_async(closed_loop, (stage.port, requests), {"clients": CLIENTS, "seconds": seconds})
 
 
 PROMISES = replace(WITHOUT_REDIS, in_words="no 5xx; within 15 % of before")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from multiprocessing.pool import Pool
 
 from loadtest.driver.generator import Arrival, Result, open_loop
 from loadtest.driver.http_client import request_bytes
-from loadtest.faults.fault import ISSUE, KINDS, LOOK_UP, MINE, Fault, Stage
+from loadtest.faults.fault import ISSUE, LOOK_UP, MINE, Fault, Stage
 
 # How long the load runs before the fault.
 BEFORE_S = 2.0
 READS_PER_S = 40
+# More than all requests that can be in flight, so that none waits for another's response.
+CLIENTS = 1_000
 # Longer than any promise; a request that waits longer has no response.
 TIMEOUT_S = 5.0
 # From the order to the first request: for the plan to reach the other process.
@@ -65,12 +66,14 @@ class Load:
         """Start to send, in a moment.
 
         Args:
-            process: from `sending_process(send)`.
+            process: from `sending_process(open_loop)`.
             port: of the web server.
             arrivals: the plan.
         """
         self._start_s = time.perf_counter() + LEAD_S
-        self._pending = process.apply_async(send, (port, arrivals, self._start_s))
+        self._pending = process.apply_async(
+            open_loop, (port, arrivals), {"clients": CLIENTS, "start_s": self._start_s, "timeout_s": TIMEOUT_S}
+        )
 
     def now_s(self) -> float:
         """Return the seconds since the first request."""
@@ -90,18 +93,3 @@ class Load:
 
     def _sleep_until(self, at_s: float) -> None:
         time.sleep(max(0.0, at_s - self.now_s()))
-
-
-def send(port: int, arrivals: Sequence[Arrival], start_s: float) -> list[Result]:
-    """Send a plan, in the process that sends; arguments as in `open_loop`."""
-    # Each kind has clients of its own, so that none waits for another kind's responses.
-    kinds = sorted({arrival.kind for arrival in arrivals})
-    parts = [[arrival for arrival in arrivals if arrival.kind == kind] for kind in kinds]
-    with ThreadPoolExecutor(len(KINDS)) as executor:
-        return [one for part in executor.map(lambda part: _send_kind(port, part, start_s), parts) for one in part]
-
-
-def _send_kind(port: int, arrivals: list[Arrival], start_s: float) -> list[Result]:
-    # Enough for all requests that can be in flight at once, so that none leaves late.
-    clients = int(1.5 * len(arrivals) / max(1.0, arrivals[-1].at_s)) + 10
-    return open_loop(port, arrivals, clients=clients, start_s=start_s, timeout_s=TIMEOUT_S)

@@ -15,12 +15,12 @@ from couponapp.issuing.statement import issue
 from couponapp.local.processes import Child
 from couponapp.notifying import dead_letters, jobs
 from couponapp.storage.pool import Pool, Row
-from loadtest.driver.generator import Result
+from loadtest.driver.generator import Result, open_loop
 from loadtest.driver.process import sending_process
 from loadtest.faults import judge
 from loadtest.faults.fault import BOUND_S, Stage
 from loadtest.faults.host_load import HostLoad
-from loadtest.faults.load import BEFORE_S, Load, attempts, send
+from loadtest.faults.load import BEFORE_S, Load, attempts
 from loadtest.faults.verdict import Verdict
 from loadtest.testbed.service import running_service
 from loadtest.testbed.waiting import wait_until
@@ -52,16 +52,14 @@ class NotificationStage(Stage):
 
     def part(self, name: str) -> psutil.Process:
         """Return the worker's process of this name, once there is one."""
-        found: list[psutil.Process] = []
 
-        def find() -> bool:
+        def find() -> list[psutil.Process]:
             with suppress(psutil.Error):
                 children = psutil.Process(self.worker.process.pid).children()
-                found.extend(one for one in children if one.cmdline()[-1:] == [name])
-            return bool(found)
+                return [one for one in children if one.cmdline()[-1:] == [name]]
+            return []
 
-        wait_until(find, f"the worker's {name} does not run", timeout_s=START_TIMEOUT_S)
-        return found[0]
+        return wait_until(find, f"the worker's {name} does not run", timeout_s=START_TIMEOUT_S)[0]
 
     def redis(self) -> Redis:
         """Return a client of the queue's server."""
@@ -100,7 +98,7 @@ def run(fault: NotificationFault, *, heal_s: float = HEAL_S, environ: Mapping[st
     host_load = HostLoad()
     with (
         running_receiver() as receiver,
-        sending_process(send) as process,
+        sending_process(open_loop) as process,
         running_service(**_channel(receiver), **(environ or {})) as service,
     ):
         port, coupon_id = service.start_web(), service.new_coupon(100_000)

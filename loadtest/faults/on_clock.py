@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import partial
 
-from loadtest.driver.http_client import HttpConnection, request_bytes
+from loadtest.driver.http_client import HOST
 from loadtest.faults.fault import (
     UNNOTICED,
     Fault,
@@ -26,6 +27,7 @@ from loadtest.testbed.preload import Control, missing
 HOUR_S = 3600
 # Two readings of two clocks may differ by this.
 APART_S = 60.0
+TIMEOUT_S = 5.0
 
 CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
@@ -40,11 +42,8 @@ def clock_of_postgresql(stage: Stage) -> float:
 
 def clock_of_web(stage: Stage) -> float:
     """Return a web process's time, by the `Date` header of a response, in seconds since 1970."""
-    connection = HttpConnection(stage.port)
-    head = connection.exchange(request_bytes("GET", "/livez")).head.decode()
-    connection.close()
-    date = next(line.partition(":")[2].strip() for line in head.split("\r\n") if line.startswith("date:"))
-    return parsedate_to_datetime(date).timestamp()
+    with urllib.request.urlopen(f"http://{HOST}:{stage.port}/livez", timeout=TIMEOUT_S) as response:
+        return parsedate_to_datetime(response.headers["Date"]).timestamp()
 
 
 @contextmanager
@@ -66,9 +65,7 @@ FAULTS = (
     _web("web's clock an hour ahead", partial(jumped, by_s=HOUR_S, clock=clock_of_web)),
     _web("web's clock an hour behind", partial(jumped, by_s=-HOUR_S, clock=clock_of_web)),
     _postgresql(
-        "PostgreSQL's clock an hour ahead",
-        partial(jumped, by_s=HOUR_S, clock=clock_of_postgresql),
-        NEARLY_UNNOTICED,
+        "PostgreSQL's clock an hour ahead", partial(jumped, by_s=HOUR_S, clock=clock_of_postgresql), NEARLY_UNNOTICED
     ),
     _postgresql("PostgreSQL's clock an hour behind", partial(jumped, by_s=-HOUR_S, clock=clock_of_postgresql), DECIDES),
 )

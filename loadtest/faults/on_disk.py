@@ -10,15 +10,7 @@ from functools import partial
 import psycopg
 
 from couponapp.errors import ConfigurationError
-from loadtest.faults.fault import (
-    REFUSES,
-    WITHOUT_POSTGRESQL,
-    Fault,
-    Promises,
-    Stage,
-    answers,
-    preloaded_postgresql,
-)
+from loadtest.faults.fault import REFUSES, WITHOUT_POSTGRESQL, Fault, Promises, Stage, answers, preloaded_postgresql
 from loadtest.faults.on_postgres import other_session
 from loadtest.testbed.preload import Control, missing
 from loadtest.testbed.waiting import wait_until
@@ -83,11 +75,10 @@ def _is_down(stage: Stage) -> bool:
 
 def _has_ended(stage: Stage) -> bool:
     assert stage.service.postgres.child is not None
-    try:
-        stage.service.postgres.child.process.wait(ENDS_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+    process = stage.service.postgres.child.process
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(ENDS_WITHIN_S)
+    return process.poll() is not None
 
 
 _fault = partial(Fault, serves=preloaded_postgresql, lacks=missing)

@@ -87,18 +87,13 @@ def _queued(stage: NotificationStage) -> Iterator[psutil.Process]:
             part.resume()
 
 
-def receiver_behaves(
-    stage: NotificationStage, behaviour: Callable[[NotificationStage], Behaviour]
-) -> AbstractContextManager[None]:
-    """Give the receiver this behaviour until the block ends."""
-    receiver = stage.receiver
-    return during(
-        lambda: setattr(receiver, "behaviour", behaviour(stage)), lambda: setattr(receiver, "behaviour", None)
-    )
-
-
 def _receiver(name: str, behaviour: Callable[[NotificationStage], Behaviour]) -> NotificationFault:
-    happens = partial(receiver_behaves, behaviour=behaviour)
+    """Return the fault in which the receiver behaves like this until the block ends."""
+
+    def happens(stage: NotificationStage) -> AbstractContextManager[None]:
+        behave = partial(setattr, stage.receiver, "behaviour")
+        return during(lambda: behave(behaviour(stage)), lambda: behave(None))
+
     return NotificationFault(f"notifications: receiver {name}", happens, fails=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -21,8 +20,9 @@ from loadtest.faults.fault import (
     answers,
     during,
     slowed,
+    suspended,
 )
-from loadtest.testbed.processes import kill, suspended
+from loadtest.testbed.processes import kill
 from loadtest.testbed.waiting import wait_until
 
 Session = psycopg.Connection[tuple[object, ...]]
@@ -67,25 +67,23 @@ def frozen(stage: Stage) -> AbstractContextManager[None]:
 def one_backend_frozen(stage: Stage) -> Iterator[None]:
     """Stop one connection of an issue pool while it holds no lock; the others work."""
     with other_session(stage) as db:
-        process = _suspend_an_idle_one(db)
+        otherwise = "no connection of an issue pool was ever idle"
+        process = wait_until(lambda: _suspend_an_idle_one(db), otherwise, timeout_s=PICK_TIMEOUT_S)
     try:
         yield
     finally:
         process.resume()
 
 
-def _suspend_an_idle_one(db: Session) -> psutil.Process:
-    give_up_s = time.monotonic() + PICK_TIMEOUT_S
-    while time.monotonic() < give_up_s:
-        if (row := db.execute(IDLE_ISSUER).fetchone()) is None:
-            continue
-        process = psutil.Process(int(str(row[0])))
+def _suspend_an_idle_one(db: Session) -> psutil.Process | None:
+    for (pid,) in db.execute(IDLE_ISSUER).fetchall():
+        process = psutil.Process(int(str(pid)))
         process.suspend()
         # Checked again: it may have begun a statement between the query and the stop.
         if db.execute(STATE, [process.pid]).fetchone() == ("idle",):
             return process
         process.resume()
-    raise RuntimeError("no connection of an issue pool was ever idle")
+    return None
 
 
 @contextmanager

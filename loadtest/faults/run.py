@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from loadtest.driver.generator import open_loop
 from loadtest.driver.process import sending_process
 from loadtest.faults import judge
 from loadtest.faults.fault import CIRCUIT_CLOSES_S, Fault, Shows, Stage
 from loadtest.faults.host_load import HostLoad
 from loadtest.faults.judge import Timeline
-from loadtest.faults.load import BEFORE_S, Load, plan, retries, send
+from loadtest.faults.load import BEFORE_S, Load, plan, retries
 from loadtest.faults.metrics_watch import MetricsWatch
 from loadtest.faults.verdict import Verdict, skipped
 from loadtest.testbed.service import running_service
@@ -23,7 +24,7 @@ def run(fault: Fault) -> Verdict:
     if why := fault.lacks():
         return skipped(fault.name, fault.promises.in_words, why)
     with ExitStack() as stack:
-        process = stack.enter_context(sending_process(send))
+        process = stack.enter_context(sending_process(open_loop))
         service = stack.enter_context(running_service())
         stage = Stage(service, 0, service.new_coupon(STOCK))
         stage.port = fault.serves(stage, stack)

@@ -113,8 +113,3 @@ def by_second(results: Sequence[Result]) -> list[dict[str, Any]]:
 def lateness(by_process: Sequence[Sequence[Result]]) -> list[dict[str, Any]]:
     """Return how late each generator process itself was; the worst of them counts for the run."""
     return [summary([result.late_s for result in results]) for results in by_process]
-
-
-def length_s(results: Sequence[Result], planned_s: float) -> float:
-    """Return the seconds from the start to the last response, and at least the planned length."""
-    return max([planned_s, *(result.answered_s for result in results)])

@@ -16,6 +16,7 @@ import math
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from loadtest.load.answered import COUPON, ISSUE, MINE, REFUSALS, Answered
 from loadtest.load.possible import FROM_THE_START, NEVER, Life, Operated, Times
@@ -103,48 +104,47 @@ def _of_the_table(life: Life, owners: Mapping[str, str], holders: Mapping[str, _
         yield oversold_s, f"by {oversold_s:.3f} s more users had been shown an issuance than the {pieces} pieces"
 
 
+@dataclass
 class _Holder:
     """One user: the issuance in the table, and the responses about it.
 
     Attributes:
         user: the user.
         code: of the issuance at the end, or None.
+        answers: all responses of this user.
+        held_before: whether the user held it before the run.
+        issued_at_s: time of the row, where it is known.
+        clock_error_s: maximum error of `issued_at_s`.
         earliest_s: it was not issued before.
         latest_s: it was issued by then.
     """
 
-    def __init__(
-        self,
-        user: str,
-        code: str | None,
-        asked: Sequence[Answered],
-        held_before: bool,
-        issued_at_s: float | None,
-        clock_error_s: float,
-    ) -> None:
-        self.user = user
-        self.code = code
-        self._asked = asked
-        self._held_before = held_before
-        self._shown = [one for one in asked if one.shows_one]
-        self._issued = [one for one in asked if one.kind == ISSUE and one.code == "ISSUED"]
+    user: str
+    code: str | None
+    answers: Sequence[Answered]
+    held_before: bool
+    issued_at_s: float | None
+    clock_error_s: float
+
+    def __post_init__(self) -> None:
+        self._shown = [one for one in self.answers if one.shows_one]
+        self._issued = [one for one in self.answers if one.kind == ISSUE and one.code == "ISSUED"]
         # An attempt that got ISSUED is the source; otherwise any with an unknown result may be.
-        self._sources = self._issued or [one for one in asked if one.is_unknown]
-        self._issued_at_s = None if held_before else issued_at_s
-        self._clock_error_s = clock_error_s
+        self._sources = self._issued or [one for one in self.answers if one.is_unknown]
         self.latest_s = min((one.answered_s for one in self._shown), default=math.inf)
         self.earliest_s = min((one.sent_s for one in self._sources), default=-math.inf)
-        if held_before:
+        if self.held_before:
             self.earliest_s = self.latest_s = -math.inf
-        elif self._issued_at_s is not None:
+            self.issued_at_s = None
+        elif self.issued_at_s is not None:
             # Its statement began then, and no response can have shown it before.
-            self.earliest_s = max(self.earliest_s, self._issued_at_s - clock_error_s)
+            self.earliest_s = max(self.earliest_s, self.issued_at_s - self.clock_error_s)
 
     def contradictions(self, when_open: Times) -> Iterator[_Found]:
         """Yield contradictions between this user's responses, and with the row."""
-        if self.code is not None and not self._sources and not self._held_before:
+        if self.code is not None and not self._sources and not self.held_before:
             yield math.inf, f"{self.user} holds {self.code}, but none of their attempts can have got it"
-        if self._issued and self._held_before:
+        if self._issued and self.held_before:
             yield self._issued[0].answered_s, f"{self._issued[0]}, but they held one before the run"
         for one in self._issued[1:]:
             yield one.answered_s, f"{one}, but another attempt had got ISSUED"
@@ -155,14 +155,14 @@ class _Holder:
                 held = f"holds {self.code}" if self.code else "holds none"
                 yield one.answered_s, f"{one}, but at the end this user {held}"
             yield from self._not_before(one)
-        for one in self._asked:
+        for one in self.answers:
             if one.sent_s > self.latest_s and _denies(one):
                 yield one.answered_s, f"{one}, but had been shown an issuance by {self.latest_s:.3f} s"
         yield from self._of_the_moment(when_open)
 
     def _not_before(self, one: Answered) -> Iterator[_Found]:
         """Yield responses that show an issuance before anything can have issued it, or with a wrong key."""
-        if self._held_before or one in self._issued:
+        if self.held_before or one in self._issued:
             return
         if one.answered_s < self.earliest_s:
             yield one.answered_s, f"{one}, but nothing can have issued it before {self.earliest_s:.3f} s"
@@ -173,17 +173,17 @@ class _Holder:
 
     def _of_the_moment(self, when_open: Times) -> Iterator[_Found]:
         """Yield a row whose `issued_at` is outside of every attempt, or of the time when the coupon was open."""
-        if self._issued_at_s is None or self.code is None:
+        if self.issued_at_s is None or self.code is None:
             return
-        from_s, to_s = self._issued_at_s - self._clock_error_s, self._issued_at_s + self._clock_error_s
-        row = f"the row of {self.user} says that it was issued at {self._issued_at_s:.3f} s"
+        from_s, to_s = self.issued_at_s - self.clock_error_s, self.issued_at_s + self.clock_error_s
+        row = f"the row of {self.user} says that it was issued at {self.issued_at_s:.3f} s"
         if from_s > self.latest_s:
-            yield self._issued_at_s, f"{row}, but they had been shown it by {self.latest_s:.3f} s"
+            yield self.issued_at_s, f"{row}, but they had been shown it by {self.latest_s:.3f} s"
         if self._sources and to_s < min(one.sent_s for one in self._sources):
-            yield self._issued_at_s, f"{row}, before any attempt that can have got it"
+            yield self.issued_at_s, f"{row}, before any attempt that can have got it"
         # The row has the time at which the statement began; it read the coupon a little later.
         if not when_open.meet(from_s, max(to_s, self.latest_s)):
-            yield self._issued_at_s, f"{row}, but the coupon was not open"
+            yield self.issued_at_s, f"{row}, but the coupon was not open"
 
 
 def _denies(one: Answered) -> bool:

@@ -11,16 +11,11 @@ from couponapp.storage.pool import Pool
 
 _POLL_S = 0.5
 
-OWNERS = "SELECT user_id, code FROM issuances WHERE coupon_id = %(coupon_id)s"
-
-EARLY = """
-SELECT count(*) AS early FROM issuances i JOIN coupons c ON c.id = i.coupon_id
-WHERE i.coupon_id = %(coupon_id)s AND i.issued_at < c.opens_at
-"""
-
-SLOWEST = """
-SELECT coalesce(max(extract(epoch FROM o.sent_at - i.issued_at)), 0) AS seconds
-FROM issuances i JOIN outbox o ON o.issuance_id = i.id WHERE i.coupon_id = %(coupon_id)s
+ISSUANCES = """
+SELECT i.user_id, i.code, i.issued_at < c.opens_at AS is_early, (
+    SELECT max(extract(epoch FROM o.sent_at - i.issued_at))::float8 FROM outbox o WHERE o.issuance_id = i.id
+) AS notified_s
+FROM issuances i JOIN coupons c ON c.id = i.coupon_id WHERE i.coupon_id = %s
 """
 
 
@@ -54,16 +49,16 @@ def read(pool: Pool, coupon_id: int) -> Ledger:
         pool: of the service's database.
         coupon_id: of the event.
     """
-    report, parameters = verify(pool, coupon_id), {"coupon_id": coupon_id}
+    report, rows = verify(pool, coupon_id), pool.fetch_all(ISSUANCES, [coupon_id])
     counts = report.coupons[0]
     return Ledger(
         total=counts["total"],
         issued=counts["issued"],
         waiting=counts["waiting"],
         violations=report.violations,
-        owners={row["user_id"]: row["code"] for row in pool.fetch_all(OWNERS, parameters)},
-        early=int(pool.fetch_all(EARLY, parameters)[0]["early"]),
-        slowest_notification_s=round(float(pool.fetch_all(SLOWEST, parameters)[0]["seconds"]), 3),
+        owners={row["user_id"]: row["code"] for row in rows},
+        early=sum(row["is_early"] for row in rows),
+        slowest_notification_s=round(max((row["notified_s"] or 0.0 for row in rows), default=0.0), 3),
     )
 
 

@@ -9,20 +9,7 @@ from dataclasses import dataclass, replace
 
 from loadtest.driver.generator import GAVE_UP, Again, Arrival, Result
 from loadtest.driver.http_client import HOST, request_bytes
-from loadtest.load.scenarios import (
-    BOT,
-    ISSUE,
-    ISSUE_AGAIN,
-    LIST,
-    LOOK_UP,
-    MINE,
-    MY_PAGE,
-    PAGE,
-    SHARES,
-    STEPS,
-    SURGE,
-    Scenario,
-)
+from loadtest.load.scenarios import BOT, ISSUE, ISSUE_AGAIN, MY_PAGE, REQUESTS, SHARES, STEPS, SURGE, Scenario
 
 # Around the opening: the share of early look-ups and clicks, of the rush in the seconds after it; then the rest.
 _BEFORE, _RUSH = 0.15, 0.6
@@ -30,17 +17,6 @@ _RUSH_MEAN_S = 1.0
 # The rush begins a little early, because users' clocks differ.
 _EARLY_S = 0.3
 _PAUSE_S = (0.05, 0.5)
-
-# By kind: method and path, and whether the token goes into the Authorization header.
-REQUESTS = {
-    ISSUE: ("POST", "/api/v1/coupons/{}/issue", True),
-    BOT: ("POST", "/api/v1/coupons/{}/issue", True),
-    LOOK_UP: ("GET", "/api/v1/coupons/{}", False),
-    LIST: ("GET", "/api/v1/coupons", False),
-    MINE: ("GET", "/api/v1/me/coupons", True),
-    PAGE: ("GET", "/coupons/{}", False),
-    MY_PAGE: ("GET", "/my-coupons", False),
-}
 
 
 @dataclass(frozen=True, slots=True)

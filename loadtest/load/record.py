@@ -8,16 +8,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from couponapp import __version__
+from loadtest.driver.generator import Result
 from loadtest.driver.usage import Sample
 from loadtest.load import bottleneck, figures
 from loadtest.load.ledger import Ledger
 from loadtest.load.promises import Check, goodput_steps
 from loadtest.load.scenarios import Scenario
-from loadtest.load.workers import Sent
 from loadtest.results import files
 from loadtest.results.machine import revision
 
@@ -36,7 +37,7 @@ class Run:
         began_at: wall-clock time of the start.
         configuration: seed, target, processes, connections, settings.
         machine: as it was before the run.
-        sent: the results.
+        sent: the results of each generator process.
         samples: of processors and memory.
         ledger: what the database holds, where it could be read.
         logs: the ends of the service's logs, by file name.
@@ -46,10 +47,15 @@ class Run:
     began_at: datetime
     configuration: dict[str, Any]
     machine: dict[str, Any]
-    sent: Sent
+    sent: list[list[Result]]
     samples: list[Sample]
     ledger: Ledger | None = None
     logs: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def results(self) -> list[Result]:
+        """The results of all processes, ordered by their planned moments."""
+        return sorted(chain.from_iterable(self.sent), key=lambda result: result.at_s)
 
 
 def compose(run: Run, checks: Sequence[Check]) -> dict[str, Any]:
@@ -59,15 +65,15 @@ def compose(run: Run, checks: Sequence[Check]) -> dict[str, Any]:
         run: what was measured.
         checks: of its promises.
     """
-    results, scenario, ledger = run.sent.results, run.scenario, run.ledger
-    lateness = figures.lateness(run.sent.by_process)
+    results, scenario, ledger = run.results, run.scenario, run.ledger
+    lateness = figures.lateness(run.sent)
     during = bottleneck.during(run.samples, scenario.seconds)
     return {
         "schema": SCHEMA,
         "version": __version__,
         "revision": revision(),
         "began_at": run.began_at.astimezone(UTC).isoformat(timespec="milliseconds"),
-        "length_s": round(figures.length_s(results, scenario.seconds), 3),
+        "length_s": round(max([scenario.seconds, *(result.answered_s for result in results)]), 3),
         "scenario": _described(scenario),
         "configuration": run.configuration,
         "machine": run.machine,
@@ -92,19 +98,19 @@ def compose(run: Run, checks: Sequence[Check]) -> dict[str, Any]:
     }
 
 
-def write(directory: Path, record: Mapping[str, Any], sent: Sent) -> None:
+def write(directory: Path, record: Mapping[str, Any], results: Sequence[Result]) -> None:
     """Write the record, and every result as one row of a table.
 
     Args:
         directory: exists.
         record: from `compose`.
-        sent: the results. Tokens and coupon codes are not written: on a real site they are worth money.
+        results: Tokens and coupon codes are not written: on a real site they are worth money.
     """
     files.write(directory / RECORD, record)
     with gzip.open(directory / ANSWERS, "wt", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
-        for one in sent.results:
+        for one in results:
             times = (f"{value:.6f}" for value in (one.at_s, one.sent_s, one.latency_s, one.late_s))
             rows.writerow((*times, one.kind, one.attempt, one.who, one.status, one.code))
 

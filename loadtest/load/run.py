@@ -6,6 +6,7 @@ import http.client
 import json
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from couponapp.local.processes import Child
+from loadtest.driver.generator import Result
 from loadtest.driver.usage import Pids, Sample, watching
 from loadtest.load import ledger, record, report
 from loadtest.load.options import Options, Target, parse
 from loadtest.load.plans import Site
 from loadtest.load.promises import judge
 from loadtest.load.record import Run
-from loadtest.load.workers import LEAD_S, Job, Sent, started_workers
+from loadtest.load.workers import LEAD_S, started_workers
 from loadtest.results.machine import machine, shown_settings
 from loadtest.testbed.service import running_service
 
@@ -77,9 +79,8 @@ def on_own_service(options: Options) -> Run:
 def at_target(options: Options, target: Target) -> Run:
     """Send to a service elsewhere, whose processes and database are not seen."""
     scenario, began_at, before = replace(options.scenario, stock=_pieces(target)), datetime.now(UTC), machine()
-    site = Site(target.port, target.coupon_id, target.host)
-    sent, samples, _ = _send(options, target.secret, {}, lambda: site)
-    _print(f"afterwards, on the service's machine: flask coupons verify {target.coupon_id}")
+    sent, samples, coupon_id = _send(options, target.secret, {}, lambda: target.site)
+    _print(f"afterwards, on the service's machine: flask coupons verify {coupon_id}")
     return Run(scenario, began_at, _configuration(options, {}), before, sent, samples)
 
 
@@ -87,10 +88,10 @@ def leave(directory: Path, run: Run) -> dict[str, Any]:
     """Judge a run and write its record, plots and page into a new directory; return the record."""
     from loadtest.load import plots  # noqa: PLC0415  # generator processes import this file and draw nothing
 
-    checks = judge(run.scenario, run.sent.results, run.ledger, run.samples)
+    checks = judge(run.scenario, run.results, run.ledger, run.samples)
     composed = record.compose(run, checks)
     directory.mkdir(parents=True)
-    record.write(directory, composed, run.sent)
+    record.write(directory, composed, run.results)
     report.write_page(directory, composed, plots.draw(directory, composed))
     for name, log in run.logs.items():
         (directory / name).write_bytes(log)
@@ -100,11 +101,9 @@ def leave(directory: Path, run: Run) -> dict[str, Any]:
 
 def _send(
     options: Options, secret: str, pids: Pids, site_at_start: Callable[[], Site]
-) -> tuple[Sent, list[Sample], int]:
+) -> tuple[list[list[Result]], list[Sample], int]:
     """Send the plan; return the results, the samples and the coupon's id."""
-    signing = {"COUPON_JWT_SECRET": secret}
-    job = Job(options.scenario, options.seed, signing, options.generators, options.connections)
-    with started_workers(job) as workers:
+    with started_workers(options, secret) as workers:
         workers.wait_until_ready()
         start_s = time.perf_counter() + LEAD_S
         site = site_at_start()
@@ -128,14 +127,12 @@ def _pieces(target: Target) -> int:
     Raises:
         RuntimeError: it does not answer, or has no such coupon.
     """
-    connection = http.client.HTTPConnection(target.host, target.port, timeout=10)
+    coupon_id = target.site.coupon_id
     try:
-        connection.request("GET", f"/api/v1/coupons/{target.coupon_id}")
-        return int(json.loads(connection.getresponse().read())["data"]["total"])
+        with urllib.request.urlopen(f"http://{target}/api/v1/coupons/{coupon_id}", timeout=10) as response:
+            return int(json.load(response)["data"]["total"])
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise RuntimeError(f"{target} shows no coupon {target.coupon_id}: {error}") from error
-    finally:
-        connection.close()
+        raise RuntimeError(f"{target} shows no coupon {coupon_id}: {error}") from error
 
 
 def _announcement(options: Options) -> str:

@@ -8,9 +8,19 @@ from types import MappingProxyType
 
 ISSUE, ISSUE_AGAIN, BOT = "issue", "issue again", "bot"
 LOOK_UP, LIST, MINE, PAGE, MY_PAGE = "look-up", "list", "my coupons", "page", "my page"
+# By kind: method, path with the coupon's id, and whether the request has an Authorization header.
+REQUESTS = {
+    ISSUE: ("POST", "/api/v1/coupons/{}/issue", True),
+    BOT: ("POST", "/api/v1/coupons/{}/issue", True),
+    LOOK_UP: ("GET", "/api/v1/coupons/{}", False),
+    LIST: ("GET", "/api/v1/coupons", False),
+    MINE: ("GET", "/api/v1/me/coupons", True),
+    PAGE: ("GET", "/coupons/{}", False),
+    MY_PAGE: ("GET", "/my-coupons", False),
+}
 STEADY, STEPS, SURGE = "steady", "steps", "surge"
 
-# The incident's event: 10,000 requests a minute, 1,000 pieces, 50,000 users.
+# The incident's event, which the defaults of a scenario describe too: 10,000 requests a minute.
 INCIDENT_PER_S = 10_000 / 60
 USUAL_MIX = MappingProxyType({ISSUE: 70, LOOK_UP: 20, MINE: 10})
 
@@ -70,10 +80,10 @@ class Scenario:
     name: str
     tells: str
     rate_per_s: float
-    seconds: int
-    stock: int
-    users: int
     promises: Promises
+    seconds: int = 60
+    stock: int = 1_000
+    users: int = 50_000
     mix: Mapping[str, int] = field(default_factory=lambda: dict(USUAL_MIX))
     shape: str = STEADY
     opens_at_s: float = -60.0
@@ -87,6 +97,8 @@ class Scenario:
 # Shares of the rate and of the length of `steps`: three short steps show the peak, then the full load stays.
 SHARES = ((0.2, 1 / 6), (0.4, 1 / 6), (0.7, 1 / 6), (1.0, 1 / 2))
 
+SELLS_OUT = Promises(issue_p99_ms=150.0, sells_out=True)
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -94,25 +106,18 @@ SCENARIOS = {
             "incident",
             "The event of the incident: 10,000 requests a minute for 1,000 pieces.",
             rate_per_s=INCIDENT_PER_S,
-            seconds=60,
-            stock=1_000,
-            users=50_000,
-            promises=Promises(issue_p99_ms=150.0, sells_out=True),
+            promises=SELLS_OUT,
         ),
         Scenario(
             "threefold",
             "Three times the incident's traffic, with mixed reads.",
             rate_per_s=3 * INCIDENT_PER_S,
-            seconds=60,
-            stock=1_000,
-            users=50_000,
-            promises=Promises(issue_p99_ms=150.0, sells_out=True),
+            promises=SELLS_OUT,
         ),
         Scenario(
             "tenfold",
             "Ten times the incident's traffic, reached in steps, with pieces for all users.",
             rate_per_s=10 * INCIDENT_PER_S,
-            seconds=60,
             stock=100_000,
             users=100_000,
             shape=STEPS,
@@ -127,7 +132,6 @@ SCENARIOS = {
             "Users wait for the opening, some click early, and then most click at once.",
             rate_per_s=200.0,
             seconds=30,
-            stock=1_000,
             users=20_000,
             mix={ISSUE: 80, LOOK_UP: 15, PAGE: 5},
             shape=SURGE,
@@ -140,7 +144,6 @@ SCENARIOS = {
             rate_per_s=400.0,
             seconds=30,
             stock=100,
-            users=50_000,
             mix={ISSUE: 95, LOOK_UP: 5},
             promises=Promises(refused_p99_ms=100.0, sells_out=True),
         ),
@@ -150,7 +153,6 @@ SCENARIOS = {
             rate_per_s=200.0,
             seconds=30,
             stock=50_000,
-            users=50_000,
             mix={ISSUE: 90, LOOK_UP: 10},
             patience_s=1.0,
             tries=5,
@@ -164,7 +166,6 @@ SCENARIOS = {
             rate_per_s=150.0,
             seconds=30,
             stock=20_000,
-            users=50_000,
             bots=100,
             bots_per_s=200.0,
             # The service's default, set because of the promise: half a minute overlaps two of its windows.
@@ -175,11 +176,8 @@ SCENARIOS = {
             "mixed",
             "Users who look around: attempts, look-ups, lists, «my coupons», and the pages.",
             rate_per_s=150.0,
-            seconds=60,
-            stock=1_000,
-            users=50_000,
             mix={ISSUE: 30, LOOK_UP: 25, LIST: 10, MINE: 15, PAGE: 15, MY_PAGE: 5},
-            promises=Promises(issue_p99_ms=150.0, sells_out=True),
+            promises=SELLS_OUT,
         ),
     )
 }

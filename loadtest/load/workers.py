@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
+import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from multiprocessing.sharedctypes import Synchronized
 
 from couponapp.auth import tokens
 from couponapp.config import settings
 from couponapp.server import open_files
 from loadtest.driver.generator import Result, open_loop
 from loadtest.load import plans
+from loadtest.load.options import Options
 from loadtest.load.plans import Site
-from loadtest.load.scenarios import Scenario
 
-# What one process sends without being late, with room to spare; `generator` in the record shows
-# whether that holds on the machine at hand.
-RATE_PER_PROCESS = 900
-# Of all processes together; a web process takes 1,000.
-CONNECTIONS = 1_000
 TIMEOUT_S = 10.0
 # From the order to the first request: for the requests to be put into bytes.
 LEAD_S = 2.0
@@ -32,66 +28,29 @@ _PREPARE_TIMEOUT_S = 120.0
 _SPARE_FILES = 64
 
 
-@dataclass(frozen=True)
-class Job:
-    """What the generator processes need to know.
-
-    Attributes:
-        scenario: the event.
-        seed: of the plan.
-        signing: settings that sign tokens, by their environment names.
-        processes: how many share the plan.
-        connections: of all processes together.
-    """
-
-    scenario: Scenario
-    seed: int
-    signing: Mapping[str, str]
-    processes: int
-    connections: int = CONNECTIONS
-
-
-@dataclass(frozen=True)
-class Sent:
-    """What the processes have seen.
-
-    Attributes:
-        by_process: the results of each process.
-    """
-
-    by_process: list[list[Result]]
-
-    @property
-    def results(self) -> list[Result]:
-        """The results of all processes, ordered by their planned moments."""
-        return sorted((one for results in self.by_process for one in results), key=lambda result: result.at_s)
-
-
-def processes_for(scenario: Scenario) -> int:
-    """Return how many processes a scenario's rate needs."""
-    return 1 + int((scenario.rate_per_s + scenario.bots_per_s) // RATE_PER_PROCESS)
-
-
 class Workers:
-    """Generator processes, which prepare themselves and wait for the order to send."""
+    """Generator processes, which prepare themselves and wait for the order to send.
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    Attributes:
+        pids: of the processes; known once they are ready.
+    """
+
+    def __init__(self, options: Options, secret: str) -> None:
+        """Start the processes.
+
+        Args:
+            options: of the run.
+            secret: signs the service's tokens.
+        """
+        self._scenario = options.scenario
+        self.pids: list[int] = []
         context = multiprocessing.get_context("spawn")
-        self._pipes: list[Connection] = []
-        self._processes: list[BaseProcess] = []
-        for share in range(job.processes):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_generate, args=(job, share, theirs), daemon=True)
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
-
-    @property
-    def pids(self) -> list[int]:
-        """The ids of the processes."""
-        return [process.pid for process in self._processes if process.pid]
+        self._answered = [context.Value("L", 0) for _ in range(options.generators)]
+        # A pool of one for each: what a process has prepared is what it will send.
+        self._pools = [
+            ProcessPoolExecutor(1, context, _prepare, (options, secret, share, answered))
+            for share, answered in enumerate(self._answered)
+        ]
 
     def wait_until_ready(self) -> None:
         """Wait until each has its plan and its tokens.
@@ -99,13 +58,13 @@ class Workers:
         Raises:
             RuntimeError: one has died, or takes too long.
         """
-        for pipe in self._pipes:
-            if not pipe.poll(_PREPARE_TIMEOUT_S):
-                raise RuntimeError(f"a generator process was not ready after {_PREPARE_TIMEOUT_S:.0f} s")
-            _receive(pipe)
+        futures = [pool.submit(os.getpid) for pool in self._pools]
+        if wait(futures, _PREPARE_TIMEOUT_S).not_done:
+            raise RuntimeError(f"a generator process was not ready after {_PREPARE_TIMEOUT_S:.0f} s")
+        self.pids = [future.result() for future in futures]
 
-    def send(self, site: Site, start_s: float, progress: Callable[[float, int], object]) -> Sent:
-        """Give the order to send, and wait for the results.
+    def send(self, site: Site, start_s: float, progress: Callable[[float, int], object]) -> list[list[Result]]:
+        """Give the order to send, and wait for the results of each process.
 
         Args:
             site: where the requests go.
@@ -115,82 +74,68 @@ class Workers:
         Raises:
             RuntimeError: a process has died, or takes longer than the plan allows.
         """
-        for pipe in self._pipes:
-            with _noticing_death():
-                pipe.send((site, start_s))
         # Every request has a time-out for its connection and one for its response, in each try.
-        give_up_s = start_s + self._job.scenario.seconds + (1 + self._job.scenario.tries) * (2 * TIMEOUT_S + 1)
-        answered = dict.fromkeys(self._pipes, 0)
-        results: dict[Connection, list[Result]] = {}
-        reported_s = start_s
-        while len(results) < len(self._pipes):
-            ready = wait([pipe for pipe in self._pipes if pipe not in results], timeout=1.0)
-            for pipe in self._pipes:
-                if pipe in ready:
-                    match _receive(pipe):
-                        case int(number):
-                            answered[pipe] = number
-                        case list(of_process):
-                            results[pipe] = of_process
-            now_s = time.perf_counter()
-            if now_s >= reported_s + 1.0 or len(results) == len(self._pipes):
-                reported_s = now_s
-                progress(now_s - start_s, sum(answered.values()))
-            if now_s > give_up_s:
+        give_up_s = start_s + self._scenario.seconds + (1 + self._scenario.tries) * (2 * TIMEOUT_S + 1)
+        futures = [pool.submit(_send_prepared, site, start_s) for pool in self._pools]
+        pending = set(futures)
+        while pending:
+            done, pending = wait(futures, 1.0, FIRST_EXCEPTION)
+            progress(time.perf_counter() - start_s, sum(number.value for number in self._answered))
+            for future in done:
+                future.result()  # raises where the process has died
+            if time.perf_counter() > give_up_s:
                 raise RuntimeError("the generator takes longer than its plan allows")
-        return Sent([results[pipe] for pipe in self._pipes])
+        return [future.result() for future in futures]
 
     def end(self) -> None:
         """Stop the processes that still run."""
-        for process in self._processes:
-            process.terminate()
-            process.join(5)
+        for pid in self.pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def started_workers(job: Job) -> Iterator[Workers]:
-    """Start the processes of a job; stop them when the block ends."""
-    workers = Workers(job)
+def started_workers(options: Options, secret: str) -> Iterator[Workers]:
+    """Start the processes; stop them when the block ends. Arguments as in `Workers`."""
+    workers = Workers(options, secret)
     try:
         yield workers
     finally:
         workers.end()
 
 
-@contextmanager
-def _noticing_death() -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, OSError):
-        raise RuntimeError("a generator process has died") from None
+_send: Callable[[Site, float], list[Result]]
 
 
-def _receive(pipe: Connection) -> object:
-    with _noticing_death():
-        return pipe.recv()
+def _prepare(options: Options, secret: str, share: int, answered: Synchronized[int]) -> None:
+    """Prepare this process: it will send every nth click of the plan, with tokens signed now."""
+    global _send  # noqa: PLW0603  # one for each process; its pool calls functions, and keeps no state
+    clients = open_files.connections(max(1, options.connections // options.generators), others=_SPARE_FILES)
+    config = settings.load({"COUPON_JWT_SECRET": secret})
+    clicks = plans.clicks(options.scenario, options.seed)[share :: options.generators]
+    signed = {user: tokens.sign(config, user, ttl_s=TOKEN_TTL_S) for user in {click.user for click in clicks}}
+
+    def send(site: Site, start_s: float) -> list[Result]:
+        arrivals = [plans.arrival(click, site, signed[click.user], options.scenario) for click in clicks]
+        # A garbage collection would be a pause of the generator's own; a run is short enough without.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        return open_loop(
+            site.port,
+            arrivals,
+            clients=clients,
+            progress=lambda number: setattr(answered, "value", number),
+            start_s=start_s,
+            timeout_s=TIMEOUT_S,
+            host=site.host,
+            again=plans.impatience(options.scenario, options.seed + share),
+        )
+
+    _send = send
 
 
-def _generate(job: Job, share: int, pipe: Connection) -> None:
-    """Run one process: every nth click of the plan, with tokens signed beforehand."""
-    clients = open_files.connections(max(1, job.connections // job.processes), others=_SPARE_FILES)
-    config = settings.load(dict(job.signing))
-    mine = plans.clicks(job.scenario, job.seed)[share :: job.processes]
-    signed = {user: tokens.sign(config, user, ttl_s=TOKEN_TTL_S) for user in {click.user for click in mine}}
-    pipe.send("ready")
-    site, start_s = pipe.recv()
-    arrivals = [plans.arrival(click, site, signed[click.user], job.scenario) for click in mine]
-    # A garbage collection would be a pause of the generator's own; a run is short enough without.
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    results = open_loop(
-        site.port,
-        arrivals,
-        clients=clients,
-        progress=pipe.send,
-        start_s=start_s,
-        timeout_s=TIMEOUT_S,
-        host=site.host,
-        again=plans.impatience(job.scenario, job.seed + share),
-    )
-    pipe.send(results)
+def _send_prepared(site: Site, start_s: float) -> list[Result]:
+    return _send(site, start_s)

@@ -20,11 +20,7 @@ from loadtest.testbed.waiting import wait_until
 
 START_TIMEOUT_S = 10.0
 # The role settings that the service needs behind a pooler, with its own values at the default deadline.
-ROLE_SETTINGS = {
-    "statement_timeout": "800ms",
-    "lock_timeout": "700ms",
-    "idle_in_transaction_session_timeout": "5s",
-}
+ROLE_SETTINGS = {"statement_timeout": "800ms", "lock_timeout": "700ms", "idle_in_transaction_session_timeout": "5s"}
 # Fewer connections to PostgreSQL than the web processes have to PgBouncer, so that they must share; more
 # than those that issue, so that look-ups find one while all of these wait for a lock.
 RECOMMENDED = """

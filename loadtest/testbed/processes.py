@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import psutil
 
@@ -45,13 +45,3 @@ def kill(child: Child | None) -> None:
             process.kill()
     if child is not None:
         child.process.wait(10)
-
-
-@contextmanager
-def suspended(child: Child | None) -> Iterator[None]:
-    """Stop all processes of a server until the block ends."""
-    suspend(child)
-    try:
-        yield
-    finally:
-        resume(child)

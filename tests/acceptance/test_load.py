@@ -20,9 +20,9 @@ from couponapp.issuing.statement import issue
 from couponapp.web.api.openapi import document
 from loadtest.driver.usage import watching
 from loadtest.load import ledger
+from loadtest.load.options import parse
 from loadtest.load.plans import Site
-from loadtest.load.scenarios import SCENARIOS
-from loadtest.load.workers import LEAD_S, Job, started_workers
+from loadtest.load.workers import LEAD_S, started_workers
 from loadtest.testbed.service import Service, running_service
 from tests.support.servers import ROOT, wait_until
 
@@ -132,11 +132,11 @@ def test_the_ledger_holds_what_the_database_holds(service: Service) -> None:
 
 
 def test_a_generator_process_that_dies_is_reported_and_not_waited_for(service: Service, port: int) -> None:
-    job = Job(SCENARIOS["incident"], 1, {"COUPON_JWT_SECRET": service.environ["COUPON_JWT_SECRET"]}, processes=2)
-    with started_workers(job) as generators:
+    options = parse(["incident", "--generators", "2"])
+    with started_workers(options, service.environ["COUPON_JWT_SECRET"]) as generators:
         generators.wait_until_ready()
         psutil.Process(generators.pids[1]).kill()
-        with pytest.raises(RuntimeError, match="has died"):
+        with pytest.raises(RuntimeError, match="terminated abruptly"):
             generators.send(Site(port, service.new_coupon(1)), time.perf_counter() + LEAD_S, lambda *_: None)
 
 

@@ -32,7 +32,7 @@ def broken_promises(scenario: Scenario, *, notified_s: float = 4.0) -> set[str]:
     promises = replace(scenario.promises, notified_s=notified_s)
     shorter = replace(with_setting(scenario, **PATIENT), promises=promises)
     made = load_run.on_own_service(Options(shorter, 1, Path(), 1, 1, 64, None))
-    checks = judge(shorter, made.sent.results, made.ledger, made.samples)
+    checks = judge(shorter, made.results, made.ledger, made.samples)
     return {check.name for check in checks if not check.kept} - OF_SPEED
 
 

@@ -13,7 +13,6 @@ from loadtest.load.ledger import Ledger
 from loadtest.load.promises import judge
 from loadtest.load.record import Run
 from loadtest.load.scenarios import ISSUE, SCENARIOS, Promises
-from loadtest.load.workers import Sent
 from loadtest.results.machine import machine
 
 SECONDS = 30
@@ -59,9 +58,9 @@ def samples(last_bytes: int = 200_000_000, *, web_percent: float = 50.0, machine
 
 
 def good_record() -> dict[str, Any]:
-    began_at, sent = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), Sent([good_results()[::2], good_results()[1::2]])
+    began_at, sent = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), [good_results()[::2], good_results()[1::2]]
     run = Run(STRICT, began_at, CONFIGURATION, machine(), sent, samples(), good_ledger())
-    return record.compose(run, judge(STRICT, sent.results, good_ledger(), samples()))
+    return record.compose(run, judge(STRICT, run.results, good_ledger(), samples()))
 
 
 CONFIGURATION = {

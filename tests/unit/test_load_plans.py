@@ -134,4 +134,4 @@ def test_an_address_given_with_coupon_and_secret_is_the_target(tmp_path: Path) -
     secret = tmp_path / "secret"
     secret.write_text("of-32-bytes-or-more-for-hs256-tokens\n")
     given = options.parse(["--target", "http://shop.example:8080", "--coupon", "7", "--secret-file", str(secret)])
-    assert given.target == options.Target("shop.example", 8080, 7, "of-32-bytes-or-more-for-hs256-tokens")
+    assert given.target == options.Target(Site(8080, 7, "shop.example"), "of-32-bytes-or-more-for-hs256-tokens")

@@ -13,7 +13,6 @@ import jsonschema_rs
 import pytest
 
 from loadtest.load import figures, plots, record, report
-from loadtest.load.workers import Sent
 from loadtest.results.machine import shown_settings
 from tests.support.loadrun import good_record, good_results
 from tests.support.servers import ROOT
@@ -33,12 +32,11 @@ def test_every_field_of_the_record_is_in_the_schema_and_in_the_page_about_it() -
 
 
 def test_all_results_are_written_without_tokens_and_codes(tmp_path: Path) -> None:
-    sent = Sent([good_results()])
-    record.write(tmp_path, good_record(), sent)
+    record.write(tmp_path, good_record(), good_results())
     assert json.loads((tmp_path / record.RECORD).read_text()) == good_record()
     with gzip.open(tmp_path / record.ANSWERS, "rt") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(sent.results)
+    assert len(rows) == len(good_results())
     assert (rows[0]["user"], rows[0]["code"], float(rows[0]["latency_s"])) == ("user-0", "ISSUED", 0.02)
     assert not any("code-" in value for row in rows for value in row.values())
 

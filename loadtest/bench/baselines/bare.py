@@ -10,6 +10,3 @@ app = Flask("bare")
 def bare(coupon_id: str = "") -> Response:
     """Answer in the usual shape."""
     return jsonify(success=True, code="OK", message="", data=None)
-
-
-# What gunicorn.conf.py looks for after the fork.

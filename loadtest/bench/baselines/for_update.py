@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import secrets
+from functools import cache
 
-from flask import Flask, Response, g, jsonify
+from flask import Response, g, jsonify
 from flask_limiter import Limiter
 from psycopg_pool import ConnectionPool
 
-from couponapp.config import settings
-from loadtest.bench.baselines.caller import identify
+from loadtest.bench.baselines.application import baseline, config, livez
 
-_settings = settings.load()
-_pool: ConnectionPool | None = None
-
-app = Flask("for-update")
-
-app.before_request(identify)
-limiter = Limiter(key_func=lambda: "all", app=app, storage_uri=_settings.redis_url)
-
-
-@app.get("/livez")
-@limiter.exempt
-def livez() -> Response:
-    """The process is up."""
-    return jsonify(success=True)
+app = baseline("for-update")
+limiter = Limiter(key_func=lambda: "all", app=app, storage_uri=config.redis_url)
+limiter.exempt(livez)
 
 
 @app.post("/api/v1/coupons/<int:coupon_id>/issue")
@@ -32,7 +21,7 @@ def livez() -> Response:
 @limiter.limit("1000000/minute", key_func=lambda: "global")
 @limiter.limit("1000000/second", key_func=lambda: "process")
 def issue(coupon_id: int) -> tuple[Response, int]:
-    """Lock the stock, look, insert, decrement."""
+    """Lock the stock, read, insert, decrement."""
     with pool().connection() as db:
         row = db.execute("SELECT remaining FROM coupon_stock WHERE coupon_id = %s FOR UPDATE", [coupon_id]).fetchone()
         if row is None or row[0] == 0:
@@ -52,9 +41,7 @@ def issue(coupon_id: int) -> tuple[Response, int]:
     return jsonify(success=True, code="ISSUED", message="", data={"issuanceId": new[0], "code": code}), 201
 
 
+@cache
 def pool() -> ConnectionPool:
-    """Opened at first use, so after the fork; as large as ours."""
-    global _pool  # noqa: PLW0603  # one per process
-    if _pool is None:
-        _pool = ConnectionPool(_settings.database_url, min_size=4, max_size=4, timeout=30, open=True)
-    return _pool
+    """Return the pool, opened at first use and so after the fork; as large as the service's."""
+    return ConnectionPool(config.database_url, min_size=4, max_size=4, timeout=30, open=True)

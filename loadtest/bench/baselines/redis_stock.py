@@ -1,8 +1,8 @@
 """As before the outage: the stock in Redis, taken by a Lua script, a pool of 50 connections, no time-outs.
 
-Who is told ISSUED is in Redis and in a queue there; a scheduler writes the queue into PostgreSQL
-in batches. A crash of Redis, or of the process between taking from the queue and
-writing, loses issuances; a slow Redis holds all 50 connections and with them every request.
+An issuance is in Redis and in a queue there; a scheduler writes the queue into PostgreSQL in batches. A
+crash of Redis, or of the process between reading the queue and writing, loses issuances; a slow Redis
+blocks all 50 connections and with them every request.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import threading
 import time
 
 import psycopg
-from flask import Flask, Response, g, jsonify
+from flask import Response, g, jsonify
 from redis import BlockingConnectionPool, Redis
 
-from couponapp.config import settings
-from loadtest.bench.baselines.caller import identify
+from loadtest.bench.baselines.application import baseline, config
 
 MAX_CONNECTIONS = 50
-# Often, so that what it costs is seen in the turn in which it was caused.
+# Often, so that its cost counts in the turn that caused it.
 EVERY_S = 0.2
 MAX_BATCH = 1_000
 _QUEUE = "baseline:issued"
@@ -47,64 +46,47 @@ WITH issued AS (
 INSERT INTO outbox (kind, issuance_id) SELECT 'issuance.issued', id FROM issued
 """
 
-_settings = settings.load()
 _redis = Redis(
     connection_pool=BlockingConnectionPool.from_url(
-        _settings.redis_url, max_connections=MAX_CONNECTIONS, timeout=None, socket_timeout=None, decode_responses=True
+        config.redis_url, max_connections=MAX_CONNECTIONS, timeout=None, socket_timeout=None, decode_responses=True
     )
 )
 _issue = _redis.register_script(_ISSUE)
 _scheduler = threading.Lock()
 _loading = threading.Lock()
 
-app = Flask("redis-stock")
-
-app.before_request(identify)
-
-
-@app.get("/livez")
-def livez() -> Response:
-    """The process is up."""
-    return jsonify(success=True)
+app = baseline("redis-stock")
 
 
 @app.post("/api/v1/coupons/<int:coupon_id>/issue")
 def issue(coupon_id: int) -> tuple[Response, int]:
-    """Take a piece in Redis; PostgreSQL learns of it later."""
-    _start_scheduler()
+    """Take a piece in Redis; it is written into PostgreSQL later."""
+    if _scheduler.acquire(blocking=False):  # at the first request, so after the fork; one per process
+        threading.Thread(target=_write_regularly, name="scheduler", daemon=True).start()
     code = secrets.token_hex(10)
     keys = [f"baseline:stock:{coupon_id}", f"baseline:holders:{coupon_id}", _QUEUE]
     arguments = [g.user, json.dumps({"coupon": coupon_id, "user": g.user, "code": code})]
-    outcome = _issue(keys, arguments)
-    if outcome == "UNKNOWN":
+    result = _issue(keys, arguments)
+    if result == "UNKNOWN":
         _load_stock(coupon_id, keys[0])
-        outcome = _issue(keys, arguments)
-    if outcome != "ISSUED":
-        return jsonify(success=False, code=outcome, message="", data=None), 409
+        result = _issue(keys, arguments)
+    if result != "ISSUED":
+        return jsonify(success=False, code=result, message="", data=None), 409
     return jsonify(success=True, code="ISSUED", message="", data={"code": code}), 201
 
 
 def _load_stock(coupon_id: int, key: str) -> None:
-    """The first who asks for a coupon puts its stock into Redis; the others of the process wait for it."""
+    """Put a coupon's stock into Redis at its first request; the other requests of the process wait for it."""
     with _loading:
         if not _redis.exists(key):
-            _redis.set(key, _remaining(coupon_id), nx=True)
-
-
-def _remaining(coupon_id: int) -> int:
-    with psycopg.connect(_settings.database_url, autocommit=True) as db:
-        row = db.execute("SELECT remaining FROM coupon_stock WHERE coupon_id = %s", [coupon_id]).fetchone()
-    return row[0] if row else 0
-
-
-def _start_scheduler() -> None:
-    """At first use, so after the fork; one per process."""
-    if _scheduler.acquire(blocking=False):
-        threading.Thread(target=_write_regularly, name="scheduler", daemon=True).start()
+            with psycopg.connect(config.database_url, autocommit=True) as db:
+                sql = "SELECT remaining FROM coupon_stock WHERE coupon_id = %s"
+                row = db.execute(sql, [coupon_id]).fetchone()
+            _redis.set(key, row[0] if row else 0, nx=True)
 
 
 def _write_regularly() -> None:
-    with psycopg.connect(_settings.database_url, autocommit=True) as db:
+    with psycopg.connect(config.database_url, autocommit=True) as db:
         while True:
             time.sleep(EVERY_S)
             while batch := _redis.lpop(_QUEUE, MAX_BATCH):
