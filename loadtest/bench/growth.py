@@ -43,17 +43,11 @@ def processes_and_connections(service: Service) -> Iterator[list[Group]]:
         event = new_event(service.pool)
         webs = {name: stack.enter_context(web_server(service, WEB_CONCURRENCY=name.split()[0])) for name in PROCESSES}
         middle = webs[PROCESSES[MIDDLE_PROCESSES]]
+        by_processes = [Variant(name, web, event, 201) for name, web in webs.items()]
+        by_connections = [Variant(name, middle, event, 201, clients=int(name.split()[0])) for name in CONNECTIONS]
         yield [
-            _against_one(
-                "issued, by web processes",
-                [Variant(name, web, event, 201) for name, web in webs.items()],
-                MIDDLE_PROCESSES,
-            ),
-            _against_one(
-                "issued, by connections",
-                [Variant(name, middle, event, 201, clients=int(name.split()[0])) for name in CONNECTIONS],
-                MIDDLE_CONNECTIONS,
-            ),
+            _against_one("issued, by web processes", by_processes, MIDDLE_PROCESSES),
+            _against_one("issued, by connections", by_connections, MIDDLE_CONNECTIONS),
         ]
 
 

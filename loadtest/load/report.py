@@ -90,14 +90,12 @@ def _tables(record: Mapping[str, Any]) -> list[tuple[str, Table]]:
         ("Latency from the planned moment", [["kind", "count", *(f"{name} ms" for name in names)], *latencies]),
         ("Goodput", [["from to s", "planned/s", "good/s"], *goodput]),
         ("Lateness of the generator", [["generator process", "requests", *(f"late {n}" for n in names)], *generator]),
-        (
-            "Processors and memory",
-            [["processes of", "cpu %", "cpu max", "first MB", "last MB", "most MB"], *_usage(record)],
-        ),
+        ("Processors and memory", list(_usage(record))),
     ]
 
 
 def _usage(record: Mapping[str, Any]) -> Iterator[list[str]]:
+    yield ["processes of", "cpu %", "cpu max", "first MB", "last MB", "most MB"]
     samples = [sample for sample in record["usage"] if 1 <= sample["at_s"] <= record["length_s"]]
     for role in samples[0]["roles"] if samples else ():
         cpu = [sample["roles"][role]["cpu_percent"] for sample in samples]
