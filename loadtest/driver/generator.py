@@ -295,7 +295,7 @@ def closed_loop(
         port: on loopback.
         requests: taken in turn.
         clients: number of connections, with a thread each.
-        seconds: maximum length.
+        seconds: maximum length; each client sends one request at least.
         again: begin with the first request again when all are used up; otherwise end.
     """
     stop_s = time.perf_counter() + seconds
@@ -303,7 +303,8 @@ def closed_loop(
 
     def client(number: int) -> int:
         connection, sent = HttpConnection(port), 0
-        while time.perf_counter() < stop_s and (again or number + sent * clients < len(requests)):
+        # At least one each: on a busy machine a short turn can be over before the threads have started.
+        while (not sent or time.perf_counter() < stop_s) and (again or number + sent * clients < len(requests)):
             reply = connection.exchange(requests[(number + sent * clients) % len(requests)])
             statuses.add(reply.status)
             sent += 1

@@ -20,6 +20,8 @@ from loadtest.testbed.reverse_proxy import ReverseProxy, Upstream
 from loadtest.testbed.service import running_service
 
 CLIENTS = 4
+# A hundred requests a second from each of them leave the machine time for the servers that start.
+PAUSE_S = 0.01
 STOCK = 100_000
 # Nobody is to be refused because the machine is busy with something else.
 PATIENT_MS = "10000"
@@ -43,12 +45,12 @@ def stage() -> Iterator[Stage]:
 
 @contextmanager
 def pressed(stage: Stage) -> Iterator[dict[str, Reply]]:
-    """A few clients attempt without a pause until the block ends; the answers by user."""
+    """A few clients attempt again and again until the block ends; the answers by user."""
     over, numbers, answers = threading.Event(), count(), dict[str, Reply]()
 
     def run() -> None:
         connection = HttpConnection(stage.port)
-        while not over.is_set():
+        while not over.wait(PAUSE_S):
             user = f"user-{next(numbers)}"
             answers[user] = connection.exchange(attempt(stage, user))
         connection.close()

@@ -17,6 +17,8 @@ from tests.support.servers import Web, wait_until
 # leaves room for a machine that is busy with something else.
 BOUND_S = 1.5
 RECOVERY_TIMEOUT_S = 30.0
+# So that a service that answers at once does not keep the whole machine busy.
+PAUSE_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,11 @@ def wait_until_it_issues(web: Web, site: Site) -> None:
 
 @contextmanager
 def pressed(web: Web, site: Site, *, clients: int) -> Iterator[None]:
-    """So many clients attempt one time after the other until the block ends."""
+    """So many clients attempt one time after the other until the block ends, with a short pause in between."""
     stop = threading.Event()
 
     def run() -> None:
-        while not stop.is_set():
+        while not stop.wait(PAUSE_S):
             ask(web, site.attempt())
 
     with ThreadPoolExecutor(clients) as executor:

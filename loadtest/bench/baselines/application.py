@@ -16,8 +16,6 @@ def baseline(name: str) -> Flask:
     Tokens are verified with every request, as the service does for a token that it has not seen before.
     """
     app = Flask(name)
-    # gunicorn.conf.py looks for it after the fork.
-    app.extensions["couponapp"] = None
     app.before_request(_identify)
     app.add_url_rule("/livez", view_func=livez)
     return app
