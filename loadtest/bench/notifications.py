@@ -160,11 +160,11 @@ def measure_issuing(service: Service, receiver: Receiver, turns: int) -> None:
             for delivering in (bool(number % 2), not number % 2):
                 seen[delivering].append(turn(f"{number}-{delivering}", delivering=delivering))
     worker.end(15)
-    (beside, delivered), (alone, _) = (zip(*seen[delivering], strict=True) for delivering in (True, False))
-    ratios = [one / other for one, other in zip(beside, alone, strict=True)]
+    (shared, delivered), (alone, _) = (zip(*seen[delivering], strict=True) for delivering in (True, False))
+    ratios = [one / other for one, other in zip(shared, alone, strict=True)]
     low, middle, high = quantiles(ratios, n=4) if turns > 1 else ratios * 3
     print(
-        f"beside: issuing {median(alone):.0f}/s without deliveries, {median(beside):.0f}/s with "
+        f"shared: issuing {median(alone):.0f}/s without deliveries, {median(shared):.0f}/s with "
         f"{median(delivered):.0f} deliveries/s: {middle:.2f} of it (quartiles {low:.2f} to {high:.2f}, {turns} turns)"
     )
 

@@ -117,37 +117,41 @@ class Unwatched(Pool):
             pool.putconn(connection)
 
 
-def taken_away(whole: Services) -> dict[str, Services]:
+def taken_away(services: Services) -> dict[str, Services]:
     """Return the services without one guard, by what is missing; under no name all of them.
 
     Args:
-        whole: with all guards.
+        services: with all guards.
     """
-    config, pool = whole.settings, whole.issue_pool
+    config, pool = services.settings, services.issue_pool
     timeouts = Timeouts.within(config.deadline_ms)
     unwatched = Unwatched(config.database_url, name="unwatched", max_size=config.pool_issue, timeouts=timeouts)
     expected = tokens.ExpectedClaims(audience=config.jwt_audience, issuer=config.jwt_issuer)
     no_token_cache = NoTokenCache(tokens.SecretVerifier(config.jwt_secret, expected))
-    no_cache = NoCache(whole.read_pool)
+    no_cache = NoCache(services.read_pool)
     missing: dict[str, dict[str, Any]] = {
         "backlog": {"overload": NoOverloadGuard(target_s=0, patience_s=0)},
         "limits": {"limits": NoLimits()},
-        "breaker": {"breaker": NoBreaker("none", is_failure=whole.breaker.is_system_error)},
+        "breaker": {"breaker": NoBreaker("none", is_failure=services.breaker.is_system_error)},
         "places": {"batcher": NoBatcher(pool)},
         "together": {"batcher": issue_batcher(config, pool, max_batch_size=1)},
         "watchdog": {"batcher": issue_batcher(config, unwatched)},
         "cache": {"catalogue": no_cache},
-        "sold-out-memory": {"sold_out": NoSoldOutList(whole.read_pool)},
+        "sold-out-memory": {"sold_out": NoSoldOutList(services.read_pool)},
     }
-    variants = {name: replace(whole, issuing=replace(whole.issuing, **change)) for name, change in missing.items()}
+    variants = {
+        name: replace(services, issuing=replace(services.issuing, **change)) for name, change in missing.items()
+    }
     variants["cache"] = replace(variants["cache"], catalogue=no_cache)
     nothing = {part: one for change in missing.values() for part, one in change.items()}
     nothing["batcher"] = NoBatcher(unwatched)
     return {
-        "": whole,
+        "": services,
         **variants,
-        "token-memory": replace(whole, verifier=no_token_cache),
-        "any": replace(whole, verifier=no_token_cache, catalogue=no_cache, issuing=replace(whole.issuing, **nothing)),
+        "token-memory": replace(services, verifier=no_token_cache),
+        "any": replace(
+            services, verifier=no_token_cache, catalogue=no_cache, issuing=replace(services.issuing, **nothing)
+        ),
     }
 
 
