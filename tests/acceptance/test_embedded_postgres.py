@@ -12,7 +12,7 @@ import psycopg
 from tests.support.servers import own_postgres, wait_until
 
 
-def test_a_killed_server_starts_again_although_a_session_of_its_predecessor_is_not_gone_yet(tmp_path: Path) -> None:
+def test_a_killed_server_starts_again_although_one_of_its_sessions_still_runs(tmp_path: Path) -> None:
     with own_postgres(tmp_path) as server, psycopg.connect(server.url) as session, ThreadPoolExecutor(1) as executor:
         # Frozen, so that it cannot notice that its server is gone: it keeps the shared memory.
         os.kill(session.info.backend_pid, signal.SIGSTOP)

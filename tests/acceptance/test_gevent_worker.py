@@ -1,4 +1,4 @@
-"""What the server refuses before the application sees it: early, and in the one shape."""
+"""Requests that the server refuses before they reach the application: early, and in the API's shape."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def endless(web: Web, head: bytes, part: bytes) -> tuple[int, bytes]:
 # In the one shape
 
 
-def test_refusals_of_the_server_itself_have_the_one_shape(web: Web) -> None:
+def test_refusals_of_the_server_have_the_apis_shape(web: Web) -> None:
     cases = {
         b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n": (414, "URI_TOO_LONG"),
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 20_000 + b"\r\n\r\n": (431, "INVALID_REQUEST"),
@@ -97,7 +97,7 @@ def test_refusals_of_the_server_itself_have_the_one_shape(web: Web) -> None:
         assert b"script" not in answer.body
 
 
-def test_a_refusal_speaks_the_language_that_the_request_asks_for(web: Web) -> None:
+def test_a_refusal_is_in_the_requested_language(web: Web) -> None:
     for line, words in {
         b"": "요청 본문이 너무 큽니다.",
         b"Accept-Language: en\r\n": "The request body is too large.",
@@ -182,7 +182,7 @@ def test_lines_around_chunks_are_bounded_too(web: Web, authorization: bytes) -> 
 # Expect: 100-continue
 
 
-def test_a_client_that_asks_whether_to_send_its_body_is_told_to_once(web: Web, authorization: bytes) -> None:
+def test_a_client_that_expects_100_continue_gets_it_once(web: Web, authorization: bytes) -> None:
     head = ISSUE + authorization + b"Connection: close\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
     with socket.create_connection(("127.0.0.1", web.port), timeout=BOUND_S) as client:
         client.sendall(head)
@@ -192,7 +192,7 @@ def test_a_client_that_asks_whether_to_send_its_body_is_told_to_once(web: Web, a
     assert told(answer) == (404, "COUPON_NOT_FOUND")
 
 
-def test_it_is_not_told_to_where_the_body_is_too_large(web: Web, authorization: bytes) -> None:
+def test_it_gets_413_instead_if_the_body_is_too_large(web: Web, authorization: bytes) -> None:
     (answer,) = exchange(web, ISSUE + authorization + b"Content-Length: 20000\r\nExpect: 100-continue\r\n\r\n")
     assert told(answer) == TOO_LARGE
 
@@ -240,7 +240,7 @@ def test_chunks_in_http_1_0_are_refused(web: Web) -> None:
     assert told(exchange(web, head + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")[0]) == INVALID
 
 
-def test_a_body_that_nobody_reads_is_not_taken_for_the_next_request(web: Web) -> None:
+def test_an_unread_body_is_not_parsed_as_the_next_request(web: Web) -> None:
     first = LIVEZ[:-2] + b"Content-Length: %d\r\n\r\n%s" % (len(SMUGGLED), SMUGGLED)
     in_chunks = LIVEZ[:-2] + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)
     last = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -251,7 +251,7 @@ def test_a_body_that_nobody_reads_is_not_taken_for_the_next_request(web: Web) ->
 # Nobody else notices
 
 
-def test_after_a_refusal_the_server_does_not_listen_to_the_rest_for_long(web: Web) -> None:
+def test_after_a_refusal_the_server_stops_reading_soon(web: Web) -> None:
     """A byte now and then does not prolong it."""
     with socket.create_connection(("127.0.0.1", web.port), timeout=BOUND_S) as client:
         client.sendall(ISSUE + b"Content-Length: 20000000\r\n\r\n")
@@ -266,7 +266,7 @@ def test_after_a_refusal_the_server_does_not_listen_to_the_rest_for_long(web: We
         wait_until(is_closed, timeout_s=BOUND_S, what="the server has closed")
 
 
-def test_a_client_that_keeps_its_connection_is_served_on_it(web: Web, authorization: bytes) -> None:
+def test_several_requests_are_served_on_one_connection(web: Web, authorization: bytes) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=BOUND_S)
     headers: dict[str, Any] = dict(line.split(": ") for line in authorization.decode().splitlines())
     seen, ports = [], set()

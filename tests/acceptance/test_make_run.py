@@ -269,7 +269,7 @@ def test_an_unreachable_database_is_one_clear_line(tmp_path: Path, environ: dict
     assert "secret-word" not in said
 
 
-def test_too_old_a_server_is_one_clear_line(
+def test_an_outdated_server_is_one_clear_line(
     tmp_path: Path, environ: dict[str, str], database_url: str, redis_url: str
 ) -> None:
     with relay_to(database_url) as relay:

@@ -73,7 +73,7 @@ def test_behind_pgbouncer_everything_is_answered(web: Web, site: Site) -> None:
     assert 500 not in statuses
 
 
-def test_a_driver_that_prepares_statements_all_the_same_fails(site: Site, between: PgBouncer) -> None:
+def test_a_driver_that_prepares_statements_nevertheless_fails(site: Site, between: PgBouncer) -> None:
     # The negative control of the test above.
     environ = {**site.environ, "DATABASE_URL": between.url, "WITHOUT": "look at sessions"}
     with running_web(site.directory, environ, app="tests.support.wsgi_unguarded:app", probe="/livez") as web:
@@ -90,11 +90,11 @@ def test_worker_and_commands_work_behind_it_too(web: Web, site: Site, between: P
     assert coupon["issued"] == coupon["notified"] > 0
 
 
-def test_migrations_run_through_it_again_and_again(between: PgBouncer) -> None:
+def test_migrations_run_through_it_repeatedly(between: PgBouncer) -> None:
     assert [migrations.migrate(between.url) for _ in range(3)] == [[], [], []]
 
 
-def test_while_it_is_paused_everybody_is_refused_in_time(web: Web, site: Site, between: PgBouncer) -> None:
+def test_while_it_is_paused_every_request_is_refused_in_time(web: Web, site: Site, between: PgBouncer) -> None:
     between.command("PAUSE")
     try:
         assert out_of_bounds(crowd(web, [site.attempt() for _ in range(CROWD)]), 503) == []
@@ -102,7 +102,7 @@ def test_while_it_is_paused_everybody_is_refused_in_time(web: Web, site: Site, b
         between.command("RESUME")
 
 
-def test_while_it_is_gone_everybody_is_refused_in_time(web: Web, site: Site, between: PgBouncer) -> None:
+def test_while_it_is_down_every_request_is_refused_in_time(web: Web, site: Site, between: PgBouncer) -> None:
     between.kill()
     try:
         assert out_of_bounds(crowd(web, [site.attempt() for _ in range(CROWD)]), 503) == []
@@ -118,11 +118,11 @@ def my_coupons_s(web: Web, site: Site) -> float:
         return ask(web, mine).seconds
 
 
-def test_while_issuing_is_blocked_others_find_a_connection_of_pgbouncers(web: Web, site: Site) -> None:
+def test_while_issuing_is_blocked_other_requests_get_a_connection_of_pgbouncer(web: Web, site: Site) -> None:
     assert median(my_coupons_s(web, site) for _ in range(READS)) <= READ_S
 
 
-def test_with_no_more_of_them_than_issuing_has_they_do_not(site: Site) -> None:
+def test_with_no_more_connections_than_issuing_uses_they_do_not(site: Site) -> None:
     # The negative control of the test above.
     few = RECOMMENDED.replace("default_pool_size = 8", "default_pool_size = 1")
     with running_pgbouncer(site.directory / "few", site.postgres.url, settings=few) as between:
@@ -131,7 +131,7 @@ def test_with_no_more_of_them_than_issuing_has_they_do_not(site: Site) -> None:
             assert median(my_coupons_s(web, site) for _ in range(READS)) > READ_S
 
 
-def test_a_role_without_its_settings_is_told_in_the_log_and_needs_no_restart_later(site: Site) -> None:
+def test_missing_settings_of_the_role_are_logged_and_adding_them_needs_no_restart(site: Site) -> None:
     with running_pgbouncer(site.directory / "unprepared", site.postgres.url) as between:
         forget_settings(site)
         try:

@@ -38,7 +38,7 @@ def messages(directory: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("lose", [Server.kill, Server.freeze])
-def test_the_worker_goes_on_with_the_promoted_master(
+def test_the_worker_continues_with_the_promoted_master(
     tmp_path: Path, database_url: str, pool: Pool, new_coupon: NewCoupon, lose: Callable[[Server], None]
 ) -> None:
     coupon_id = new_coupon(total=100)
@@ -88,7 +88,7 @@ def in_a_cluster(directory: Path) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 @pytest.mark.parametrize("servers", [behind_sentinels, in_a_cluster])
-def test_web_processes_count_together_again_after_a_failover_and_nobody_sees_an_error(
+def test_web_processes_share_their_counts_again_after_a_failover_and_no_client_sees_an_error(
     tmp_path: Path,
     database_url: str,
     new_coupon: NewCoupon,

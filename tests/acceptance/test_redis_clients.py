@@ -131,7 +131,7 @@ def slowest_of_a_crowd(call: Callable[[], object], *errors: type[Exception], siz
 # What an address means
 
 
-def test_a_script_counts_by_the_same_client_call_after_call(service: Service) -> None:
+def test_a_script_counts_over_several_calls_of_one_client(service: Service) -> None:
     count = counting(connect(service.url, timeout_s=5))
     first = count()
     assert [first + 1, first + 2] == [count(), count()]
@@ -144,7 +144,7 @@ def test_the_script_runs_on_the_server_that_has_the_data(service: Service) -> No
     assert service.holder.ask("GET", KEY) == "1"
 
 
-def test_the_database_is_the_one_that_the_address_names(services: dict[str, Service]) -> None:
+def test_the_database_is_the_one_in_the_address(services: dict[str, Service]) -> None:
     for kind, url in (
         ("one server", f"{services['one server'].url}/3"),
         ("sentinel", services["sentinel"].url.removesuffix("0") + "3"),
@@ -156,7 +156,7 @@ def test_the_database_is_the_one_that_the_address_names(services: dict[str, Serv
         assert connect(url, timeout_s=5).get("where") == b"three"
 
 
-def test_a_socket_of_the_file_system_is_an_address_too(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_unix_socket_is_an_address_too(tmp_path_factory: pytest.TempPathFactory) -> None:
     # A socket's path may have 107 bytes.
     directory = tmp_path_factory.mktemp("s")
     with running_valkey(directory, f"unixsocket {directory}/s"):
@@ -169,7 +169,7 @@ def test_sentinels_may_have_a_password_of_their_own(tmp_path: Path) -> None:
         assert not works(connect(watched.url(), timeout_s=5).ping)
 
 
-def test_a_key_outside_of_the_clusters_one_slot_is_refused_and_harms_nothing(services: dict[str, Service]) -> None:
+def test_a_key_in_another_slot_is_refused_and_later_calls_work(services: dict[str, Service]) -> None:
     client = connect(services["cluster"].url, timeout_s=5)
     count = counting(client)
     before = count()
@@ -220,7 +220,7 @@ def test_calls_end_while_no_server_at_all_answers(service: Service) -> None:
             assert seconds_until_it_fails(count) < BOUND_S
 
 
-def test_a_crowd_at_the_moment_of_freezing_does_not_wait_for_each_other(service: Service) -> None:
+def test_concurrent_calls_to_a_freezing_server_do_not_wait_for_each_other(service: Service) -> None:
     count = counting(connect(service.url, timeout_s=TIMEOUT_S))
     wait_until(lambda: works(count), timeout_s=10, what="a connection is open")
     with ExitStack() as stack:
@@ -230,14 +230,14 @@ def test_a_crowd_at_the_moment_of_freezing_does_not_wait_for_each_other(service:
     wait_until(lambda: works(count), timeout_s=10, what="the same client counts again")
 
 
-def test_what_an_address_says_about_waiting_does_not_count(services: dict[str, Service]) -> None:
+def test_timeouts_in_an_address_have_no_effect(services: dict[str, Service]) -> None:
     one = services["one server"]
     arguments = "socket_timeout=30&socket_connect_timeout=30&retry_on_timeout=1"
     with one.holder.frozen():
         assert seconds_until_it_fails(connect(f"{one.url}/0?{arguments}", timeout_s=TIMEOUT_S).ping) < BOUND_S
 
 
-def test_a_frozen_sentinel_does_not_stop_the_others_and_is_asked_last_the_next_time(
+def test_a_frozen_sentinel_does_not_block_the_others_and_is_queried_last_the_next_time(
     services: dict[str, Service],
 ) -> None:
     _, first, _ = services["sentinel"].others
@@ -250,7 +250,7 @@ def test_a_frozen_sentinel_does_not_stop_the_others_and_is_asked_last_the_next_t
         assert time.monotonic() - began < 3  # what each Sentinel is given
 
 
-def test_of_a_crowd_that_looks_for_the_master_at_once_one_asks_for_all(services: dict[str, Service]) -> None:
+def test_concurrent_callers_share_one_search_for_the_master(services: dict[str, Service]) -> None:
     _, *sentinels = services["sentinel"].others
     client = connect(services["sentinel"].url, timeout_s=20)
     started: list[None] = []
@@ -306,7 +306,7 @@ def test_after_the_master_is_killed_the_same_client_uses_the_promoted_one(watche
     assert not works(connect(old.url, timeout_s=2).ping)
 
 
-def test_a_master_that_thaws_after_the_failover_is_not_counted_on(watched: Watched) -> None:
+def test_a_master_that_continues_after_the_failover_is_not_used(watched: Watched) -> None:
     count = counting(connect(watched.url(), timeout_s=0.5))
     count()
     old = watched.master
@@ -318,7 +318,7 @@ def test_a_master_that_thaws_after_the_failover_is_not_counted_on(watched: Watch
     assert new.ask("GET", KEY) == str(counted)
 
 
-def test_a_master_that_has_become_a_replica_is_left_although_the_connection_is_open(watched: Watched) -> None:
+def test_a_master_that_has_become_a_replica_is_not_used_although_the_connection_is_open(watched: Watched) -> None:
     count = counting(connect(watched.url(), timeout_s=2))
     count()
     old = watched.master

@@ -1,4 +1,4 @@
-"""Clients that send slowly, half or nothing, take no answer or never pause: the others do not notice."""
+"""Clients that send slowly, partly or nothing, do not read, or never pause do not affect the others."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_the_same_clients_stall_a_server_of_threads(start: Start) -> None:
         answer_time_s(web, timeout_s=NEVER_S)
 
 
-def test_when_connections_run_out_whoever_has_been_waited_for_longest_gives_way(start: Start, stock: Web) -> None:
+def test_when_connections_run_out_the_one_that_waits_longest_for_its_client_is_closed(start: Start, stock: Web) -> None:
     web = start("--worker-connections", "40")
     with hanging(web, HALF_A_BODY, 100) as clients:
         for _ in range(GOOD):
@@ -196,7 +196,7 @@ def test_a_request_that_does_not_arrive_in_time_is_answered_with_408(impatient: 
             assert told(answer_in(until_closed(client))) == (408, "REQUEST_TIMEOUT"), what
 
 
-def test_a_client_that_sends_nothing_is_closed_without_a_word(impatient: Web) -> None:
+def test_a_client_that_sends_nothing_is_closed_without_a_response(impatient: Web) -> None:
     with hanging(impatient, b"", 1) as (client,):
         assert until_closed(client) == b""
 
@@ -232,12 +232,12 @@ def test_a_byte_now_and_then_does_not_prolong_the_time(impatient: Web, begin: by
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_body_that_nobody_needs_is_waited_for_no_longer(impatient: Web) -> None:
+def test_the_wait_for_an_unneeded_body_is_bounded_too(impatient: Web) -> None:
     with hanging(impatient, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n", 1) as (client,):
         assert told(answer_in(until_closed(client))) == (408, "REQUEST_TIMEOUT")
 
 
-def test_a_client_that_takes_its_time_within_the_bound_is_served(web: Web, environ: dict[str, str]) -> None:
+def test_a_slow_client_within_the_bounds_is_served(web: Web, environ: dict[str, str]) -> None:
     request = (
         f"POST /api/v1/coupons/1/issue HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token(environ, -1)}\r\n"
         "Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
@@ -250,7 +250,7 @@ def test_a_client_that_takes_its_time_within_the_bound_is_served(web: Web, envir
         assert told(answer_in(until_closed(client))) == (201, "ISSUED")
 
 
-def test_an_answer_that_is_not_taken_is_not_waited_with_for_ever(impatient: Web) -> None:
+def test_the_wait_for_a_client_that_does_not_read_its_response_is_bounded(impatient: Web) -> None:
     # More than the kernel keeps for a client that does not read.
     requests = f"GET {STYLE_SHEET} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 50
     with connect(impatient, receive_buffer=4096) as client:
@@ -275,7 +275,7 @@ def test_a_body_without_an_end_is_not_read_at_all(impatient: Web, stock: Web) ->
         assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_without_the_bound_half_a_body_stays_for_ever(stock: Web) -> None:
+def test_without_the_bound_a_connection_with_half_a_body_stays_open(stock: Web) -> None:
     """The negative control."""
     with hanging(stock, HALF_A_BODY, 1) as (client,), pytest.raises(TimeoutError):
         until_closed(client, timeout_s=NEVER_S * SHORT_S)
@@ -321,7 +321,7 @@ def is_served_before_a_hog(web: Web) -> bool:
     return answered_s < hog.ended_s
 
 
-def test_a_client_that_never_pauses_does_not_keep_the_others_waiting(impatient: Web, stock: Web) -> None:
+def test_a_client_that_never_pauses_does_not_block_the_others(impatient: Web, stock: Web) -> None:
     assert is_served_before_a_hog(impatient)
     # The wrong variant serves one greenlet until it has nothing left to read.
     assert not is_served_before_a_hog(stock)

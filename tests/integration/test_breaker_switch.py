@@ -49,7 +49,7 @@ def force(pool: Pool, forced: str) -> None:
     switchboard.set_value(pool, switchboard.ISSUE_BREAKER, forced)
 
 
-def test_what_the_operator_decides_holds_from_the_next_read_on(
+def test_the_operators_setting_takes_effect_at_the_next_read(
     client: FlaskClient, switches: SwitchReader, pool: Pool, new_coupon: NewCoupon, bearer: Bearer
 ) -> None:
     coupon_id = new_coupon()
@@ -63,7 +63,7 @@ def test_what_the_operator_decides_holds_from_the_next_read_on(
     assert attempt(client, coupon_id, bearer("park")) == 201
 
 
-def test_a_row_that_is_gone_or_means_nothing_is_nobodys_decision(
+def test_a_deleted_row_resets_and_an_unknown_value_has_no_effect(
     switches: SwitchReader, breaker: CircuitBreaker, pool: Pool
 ) -> None:
     seen = []
@@ -74,7 +74,7 @@ def test_a_row_that_is_gone_or_means_nothing_is_nobodys_decision(
     assert seen == [Forced.OPEN, Forced.OPEN, Forced.NO]
 
 
-def test_forced_closed_it_does_not_trip_however_postgresql_fares(
+def test_forced_closed_it_does_not_trip_whatever_postgresql_does(
     make_app: Callable[..., Flask],
     environ: dict[str, str],
     relay: PostgresProxy,

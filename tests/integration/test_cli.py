@@ -1,4 +1,4 @@
-"""The commands: what they do, what they print, and one line where something is wrong."""
+"""The commands: their effect, their output, and one line for every error."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ NEW = ("coupons", "create", "--name", "치킨 쿠폰", "--total", "100")
 # Creating
 
 
-def test_create_makes_a_coupon_that_opens_now(run: Run, pool: Pool) -> None:
+def test_create_creates_a_coupon_that_opens_now(run: Run, pool: Pool) -> None:
     made = parsed(run(*NEW, "--closes-at", "+1h", "--json"))
     found = coupons.show(pool, made["id"])
     assert (found["name"], found["total"], found["remaining"]) == ("치킨 쿠폰", 100, 100)
@@ -96,7 +96,7 @@ def test_times_are_offsets_from_now_or_iso_8601(
 
 
 @pytest.mark.parametrize(("zone", "utc"), [("Asia/Seoul", "01:00"), ("UTC", "10:00"), ("America/New_York", "15:00")])
-def test_a_time_without_an_offset_is_in_the_time_zone_that_is_set(
+def test_a_time_without_an_offset_is_in_the_configured_time_zone(
     run: Run, pool: Pool, monkeypatch: pytest.MonkeyPatch, zone: str, utc: str
 ) -> None:
     monkeypatch.setenv("COUPON_TIME_ZONE", zone)
@@ -122,7 +122,7 @@ BAD_COUPONS = {
 }
 
 
-def test_a_bad_value_is_one_line_that_names_it_and_makes_nothing(run: Run, pool: Pool) -> None:
+def test_a_bad_value_is_one_line_that_names_it_and_creates_nothing(run: Run, pool: Pool) -> None:
     for named, cases in BAD_COUPONS.items():
         for case in cases:
             line = one_line(run(*NEW, "--closes-at", "+1h", *case))
@@ -137,7 +137,7 @@ def test_a_coupon_at_either_end_of_time_can_be_shown_everywhere(run: Run, app: F
         assert client.get(path).status_code == 200, path
 
 
-def test_what_is_no_option_or_no_number_is_refused_with_the_usage(run: Run) -> None:
+def test_an_unknown_option_or_a_bad_number_is_refused_with_the_usage(run: Run) -> None:
     for arguments in (
         ("coupons", "create"),
         (*NEW, "--closes-at", "+1h", "--total", "ten"),
@@ -201,7 +201,7 @@ def test_restock_adds_pieces(run: Run, new_coupon: NewCoupon) -> None:
         assert one_line(run("coupons", "restock", coupon_id, pieces)).startswith("Error: pieces: "), pieces
 
 
-def test_a_coupon_that_is_not_there_is_one_line_for_every_command(run: Run) -> None:
+def test_an_unknown_coupon_is_one_line_for_every_command(run: Run) -> None:
     for command in ("show", "pause", "resume", "close", "verify", "export"):
         assert one_line(run("coupons", command, 4711)) == "Error: there is no coupon 4711", command
     assert one_line(run("coupons", "restock", 4711, 1)) == "Error: there is no coupon 4711"
@@ -210,7 +210,7 @@ def test_a_coupon_that_is_not_there_is_one_line_for_every_command(run: Run) -> N
 # Verifying
 
 
-def test_verify_is_clean_after_an_honest_run(run: Run, new_coupon: NewCoupon, pool: Pool) -> None:
+def test_verify_is_clean_after_normal_use(run: Run, new_coupon: NewCoupon, pool: Pool) -> None:
     coupon_id = new_coupon(total=2)
     for user in ("kim", "lee", "park"):
         issue(pool, coupon_id, user)
@@ -247,7 +247,7 @@ def test_verify_exits_with_1_and_names_the_row_that_breaks_an_invariant(
     assert (report["clean"], report["violations"]) == (False, [violation])
 
 
-def test_verify_of_one_coupon_looks_at_that_one_only(run: Run, new_coupon: NewCoupon, pool: Pool) -> None:
+def test_verify_of_one_coupon_checks_only_that_one(run: Run, new_coupon: NewCoupon, pool: Pool) -> None:
     broken, whole = new_coupon(), new_coupon()
     pool.execute("UPDATE coupon_stock SET remaining = remaining - 1 WHERE coupon_id = %s", [broken])
     assert run("coupons", "verify", broken).exit_code == 1
@@ -270,7 +270,7 @@ def test_export_is_csv_of_every_issuance(run: Run, new_coupon: NewCoupon, pool: 
     assert [json.loads(line)["user_id"] for line in lines] == ["kim", "이,영희", '"park"']
 
 
-def test_export_of_nothing_is_the_head_only(run: Run, new_coupon: NewCoupon) -> None:
+def test_export_without_issuances_is_the_header_only(run: Run, new_coupon: NewCoupon) -> None:
     assert good(run("coupons", "export", new_coupon())) == "id,coupon_id,user_id,code,issued_at,expires_at,sent_at\n"
 
 
@@ -285,12 +285,12 @@ def test_a_users_name_does_not_become_a_formula(run: Run, new_coupon: NewCoupon,
 # The circuit breaker
 
 
-def test_the_breaker_follows_its_own_rules_until_somebody_forces_it(run: Run) -> None:
+def test_the_breaker_follows_its_own_rules_until_it_is_forced(run: Run) -> None:
     assert parsed(run("breaker", "show", "--json")) == {"forced": "auto", "changed_at": None, "note": ""}
     assert good(run("breaker", "show")).splitlines()[1] == "auto"
 
 
-def test_force_says_what_holds_now_since_when_and_why(run: Run, pool: Pool) -> None:
+def test_force_prints_the_setting_its_time_and_its_note(run: Run, pool: Pool) -> None:
     for forced, note in (("open", "민지: 15시 장애 조치"), ("closed", ""), ("closed", "again"), ("auto", "done")):
         before = parsed(run("breaker", "show", "--json"))["changed_at"]
         told = parsed(run("breaker", "force", forced, "--note", note, "--json"))
@@ -300,7 +300,7 @@ def test_force_says_what_holds_now_since_when_and_why(run: Run, pool: Pool) -> N
     assert good(run("breaker", "show")).splitlines()[1].split()[0::2] == ["auto", "done"]
 
 
-def test_what_the_breaker_cannot_be_forced_to_is_refused(run: Run) -> None:
+def test_an_unknown_breaker_setting_is_refused(run: Run) -> None:
     for arguments in (("ajar",), ("",), (), ("OPEN",), ("open", "closed")):
         result = run("breaker", "force", *arguments)
         assert result.exit_code == 2, arguments
@@ -313,7 +313,7 @@ def test_what_the_breaker_cannot_be_forced_to_is_refused(run: Run) -> None:
 # Tokens and migrations
 
 
-def test_token_prints_one_that_the_service_believes(run: Run, app: Flask) -> None:
+def test_token_prints_a_token_that_the_service_accepts(run: Run, app: Flask) -> None:
     token = good(run("token", "김민준", "--ttl", "10m")).strip()
     response = app.test_client().get("/api/v1/me/coupons", headers={"Authorization": f"Bearer {token}"})
     assert response.status_code == 200
@@ -342,7 +342,7 @@ def test_without_a_shared_secret_there_are_no_tokens(run: Run, monkeypatch: pyte
     assert one_line(run("token", "kim")) == "Error: COUPON_JWT_SECRET is not set"
 
 
-def test_migrate_says_that_nothing_is_missing(run: Run) -> None:
+def test_migrate_reports_that_nothing_is_missing(run: Run) -> None:
     assert good(run("migrate")) == "up to date\n"
     assert parsed(run("migrate", "--json")) == {"applied": []}
 

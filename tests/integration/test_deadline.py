@@ -44,7 +44,7 @@ def test_a_deadline_tells_what_is_left_and_then_refuses() -> None:
         deadline.remaining_s()
 
 
-def test_a_session_is_born_with_its_timeouts_whatever_the_servers_defaults(
+def test_a_session_has_its_timeouts_from_the_start_whatever_the_servers_defaults(
     make_pool: Callable[..., Pool], database_url: str
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as admin:
@@ -67,7 +67,7 @@ def test_a_session_is_born_with_its_timeouts_whatever_the_servers_defaults(
     }
 
 
-def test_a_strangers_row_lock_is_waited_for_within_the_pools_bound(
+def test_the_wait_for_a_row_lock_of_another_session_is_bounded(
     make_pool: Callable[..., Pool], database_url: str, new_coupon: NewCoupon
 ) -> None:
     coupon_id = new_coupon()
@@ -79,7 +79,7 @@ def test_a_strangers_row_lock_is_waited_for_within_the_pools_bound(
     assert issue(bounded, coupon_id, "kim").outcome is Outcome.ISSUED
 
 
-def test_a_shorter_deadline_wins_over_the_servers_own_timeouts(
+def test_a_shorter_deadline_overrides_the_servers_timeouts(
     make_pool: Callable[..., Pool], database_url: str, new_coupon: NewCoupon
 ) -> None:
     coupon_id = new_coupon()
@@ -92,7 +92,7 @@ def test_a_shorter_deadline_wins_over_the_servers_own_timeouts(
     assert verify(patient).clean
 
 
-def test_a_connection_is_cut_off_also_where_no_descriptor_is_left(database_url: str) -> None:
+def test_a_connection_is_shut_down_even_if_no_descriptor_is_left(database_url: str) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with (
         psycopg.connect(database_url, autocommit=True) as observer,
@@ -136,7 +136,7 @@ def freeze(server: EmbeddedPostgres, number: signal.Signals) -> None:
         process.send_signal(number)
 
 
-def test_a_frozen_server_is_given_up_and_used_again_when_it_thaws(
+def test_a_frozen_server_is_given_up_and_used_again_once_it_continues(
     make_pool: Callable[..., Pool], server: EmbeddedPostgres
 ) -> None:
     pool = make_pool(server.url, size=2, deadline_ms=500)
@@ -162,7 +162,7 @@ def test_a_frozen_server_is_given_up_and_used_again_when_it_thaws(
     assert verify(make_pool(server.url)).clean
 
 
-def test_without_the_watchdog_a_frozen_server_is_waited_for_until_it_thaws(
+def test_without_the_watchdog_the_wait_for_a_frozen_server_is_unbounded(
     make_pool: Callable[..., Pool], server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The negative control of the test above.

@@ -172,7 +172,7 @@ def test_a_public_key_is_never_taken_for_a_shared_secret(tmp_path: Path) -> None
                 assert ask(client, f"Bearer {forged}") == REFUSED, (algorithm, claimed)
 
 
-def test_a_token_cannot_choose_how_its_key_is_understood(key_server: KeyServer, clock: Clock) -> None:
+def test_a_token_cannot_choose_how_its_key_is_interpreted(key_server: KeyServer, clock: Clock) -> None:
     keys = verifier(key_server.url, clock)
     for alg in ("RS512", "PS256"):
         assert not accepts(keys, signed("RS256", alg=alg)), alg
@@ -184,7 +184,7 @@ def test_a_token_cannot_choose_how_its_key_is_understood(key_server: KeyServer, 
     assert not accepts(keys, signed("RS256", kid=None))
 
 
-def test_a_key_that_a_token_brings_along_is_not_used(key_server: KeyServer, clock: Clock) -> None:
+def test_a_key_inside_a_token_is_not_used(key_server: KeyServer, clock: Clock) -> None:
     keys = verifier(key_server.url, clock)
     attacker = KeyServer()
     try:
@@ -197,7 +197,7 @@ def test_a_key_that_a_token_brings_along_is_not_used(key_server: KeyServer, cloc
         attacker.close()
 
 
-def test_keys_for_other_purposes_are_left_out_of_a_set(key_server: KeyServer, clock: Clock) -> None:
+def test_keys_for_other_purposes_are_skipped(key_server: KeyServer, clock: Clock) -> None:
     secret = {"kty": "oct", "kid": "secret", "k": base64.urlsafe_b64encode(SECRET).decode()}
     encryption = jwk("RS256", 2, use="enc")
     key_server.body = document(secret, encryption, jwk("ES256", 2, alg="ES512"), {"kty": "new"}, "text", *ALL_KEYS)
@@ -222,7 +222,7 @@ BROKEN_KEYS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("number", range(len(BROKEN_KEYS)))
-def test_one_broken_key_does_not_spoil_a_set(tmp_path: Path, clock: Clock, number: int) -> None:
+def test_one_broken_key_does_not_invalidate_a_set(tmp_path: Path, clock: Clock, number: int) -> None:
     (tmp_path / "keys.json").write_bytes(document(BROKEN_KEYS[number], *ALL_KEYS))
     assert accepts(verifier(str(tmp_path / "keys.json"), clock), signed("ES256"))
 
@@ -240,7 +240,7 @@ def test_a_file_that_is_no_key_set_stops_the_start(tmp_path: Path, content: byte
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+def test_a_missing_file_stops_the_start(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.json"):
         with pytest.raises(ConfigurationError, match=r"^COUPON_JWT_JWKS: cannot use "):
             client_of(COUPON_JWT_SECRET="", COUPON_JWT_JWKS=str(path))
@@ -295,7 +295,7 @@ def test_a_new_key_is_picked_up_when_the_first_token_names_it(key_server: KeySer
     assert key_server.hits == 2
 
 
-def test_a_key_that_the_shop_withdraws_is_forgotten_without_anybody_asking(
+def test_a_withdrawn_key_is_forgotten_without_a_request_for_it(
     key_server: KeyServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "REFRESH_EVERY_S", 0.01)

@@ -1,4 +1,4 @@
-"""Migrations: two at once, killed half-way, edited afterwards."""
+"""Migrations: run concurrently, killed, edited afterwards."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def ask(url: str, sql: str) -> list[tuple[object, ...]]:
         return db.execute(sql.encode()).fetchall()
 
 
-def test_an_empty_database_gets_all_and_the_second_time_nothing(empty_url: str) -> None:
+def test_an_empty_database_gets_all_migrations_and_the_second_run_applies_none(empty_url: str) -> None:
     expected = [(m.version, m.name) for m in migrations.read_migrations()]
     assert [(m.version, m.name) for m in migrate(empty_url)] == expected
     assert migrate(empty_url) == []
     assert ask(empty_url, LEDGER) == expected
 
 
-def test_two_at_once_apply_each_migration_once(empty_url: str, tmp_path: Path) -> None:
+def test_concurrent_runs_apply_each_migration_once(empty_url: str, tmp_path: Path) -> None:
     write(tmp_path, m0001_a="CREATE TABLE a (n int); INSERT INTO a VALUES (1)", m0002_b="INSERT INTO a VALUES (2)")
     start = threading.Barrier(8, timeout=20)
 
@@ -57,7 +57,9 @@ def test_two_at_once_apply_each_migration_once(empty_url: str, tmp_path: Path) -
     assert ask(empty_url, "SELECT n FROM a ORDER BY n") == [(1,), (2,)]
 
 
-def test_without_the_lock_two_at_once_collide(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_lock_concurrent_runs_collide(
+    empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # The negative control: the lock is what makes the test above pass. The first one is held up
     # inside its migration until the second has read the same empty ledger.
     monkeypatch.setattr(migrations, "TAKE_LOCK", "SELECT %s::bigint")
@@ -73,7 +75,7 @@ def test_without_the_lock_two_at_once_collide(empty_url: str, tmp_path: Path, mo
         assert [type(one.exception()) for one in both].count(type(None)) == 1
 
 
-def test_one_that_is_killed_half_way_can_be_run_again(empty_url: str, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_can_be_repeated(empty_url: str, tmp_path: Path) -> None:
     write(tmp_path, m0001_a="CREATE TABLE a (n int)", m0002_b="CREATE TABLE b (n int); SELECT pg_sleep(60)")
     with ThreadPoolExecutor(1) as executor:
         killed = executor.submit(migrate, empty_url, tmp_path)
@@ -86,7 +88,7 @@ def test_one_that_is_killed_half_way_can_be_run_again(empty_url: str, tmp_path: 
     assert [m.version for m in migrate(empty_url, tmp_path)] == [1, 2]
 
 
-def test_a_wrong_statement_leaves_the_database_as_it_was(empty_url: str, tmp_path: Path) -> None:
+def test_a_wrong_statement_leaves_the_database_unchanged(empty_url: str, tmp_path: Path) -> None:
     write(tmp_path, m0001_a="CREATE TABLE a (n int); CREATE TABLE oops")
     with pytest.raises(psycopg.errors.SyntaxError):
         migrate(empty_url, tmp_path)

@@ -1,4 +1,4 @@
-"""What a killed supervisor leaves behind is ended; a stranger with the same pid is not, nor a zombie waited for."""
+"""Processes that a killed supervisor left running are ended; others with a reused pid are not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_an_orphan_is_ended_and_its_pid_file_with_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_that_does_not_listen_is_forced(tmp_path: Path) -> None:
+def test_an_orphan_that_ignores_its_signal_is_killed(tmp_path: Path) -> None:
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
     with open(tmp_path / "log", "wb") as log:
         child = Child("web", tmp_path, [sys.executable, "-c", deaf], log=log)
@@ -32,7 +32,7 @@ def test_one_that_does_not_listen_is_forced(tmp_path: Path) -> None:
     assert child.process.wait(5) == -signal.SIGKILL
 
 
-def test_a_zombie_is_gone(tmp_path: Path) -> None:
+def test_a_zombie_counts_as_ended(tmp_path: Path) -> None:
     # This process is the parent and does not reap: what has ended stays, as below a lazy init.
     child = Child("web", tmp_path, [sys.executable, "-c", "pass"])
     zombie = psutil.Process(child.process.pid)
@@ -41,7 +41,7 @@ def test_a_zombie_is_gone(tmp_path: Path) -> None:
     child.process.wait(5)
 
 
-def test_a_stranger_who_got_the_same_pid_is_left_alone(tmp_path: Path) -> None:
+def test_another_process_with_a_reused_pid_is_left_alone(tmp_path: Path) -> None:
     stranger = subprocess.Popen(SLEEP)
     try:
         entry = {"pid": stranger.pid, "started": psutil.Process(stranger.pid).create_time() - 100, "signal": 15}
@@ -53,6 +53,6 @@ def test_a_stranger_who_got_the_same_pid_is_left_alone(tmp_path: Path) -> None:
         stranger.wait(5)
 
 
-def test_a_torn_pid_file_stops_nothing(tmp_path: Path) -> None:
+def test_a_torn_pid_file_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "web.pid").write_text("{")
     assert end_orphans(tmp_path) == []

@@ -1,4 +1,4 @@
-"""A coupon's life as an operator has it, and the invariants."""
+"""A coupon's life, and the check of the invariants."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.servers import wait_until
 NewCoupon = Callable[..., int]
 
 
-def test_create_takes_absolute_times_and_offsets_from_the_databases_now(pool: Pool) -> None:
+def test_create_accepts_absolute_times_and_offsets_from_the_databases_time(pool: Pool) -> None:
     opens_at = datetime(2030, 1, 1, 14, 0, tzinfo=UTC)
     absolute = coupons.create(pool, name="a", total=1, opens_at=opens_at, closes_at=opens_at + timedelta(hours=1))
     relative = coupons.create(pool, name="b", total=1, opens_at=0.0, closes_at=600.0, valid_days=7)
@@ -42,7 +42,7 @@ def test_create_takes_absolute_times_and_offsets_from_the_databases_now(pool: Po
         ({"closes_at": -60.0}, "closes-at"),
     ],
 )
-def test_create_names_what_is_wrong(pool: Pool, wrong: dict[str, object], named: str) -> None:
+def test_create_names_the_bad_value(pool: Pool, wrong: dict[str, object], named: str) -> None:
     values: dict[str, object] = {"name": "쿠폰", "total": 1, "opens_at": 0.0, "closes_at": 60.0, **wrong}
     with pytest.raises(InvalidRequest, match=f"^{named}: "):
         coupons.create(pool, **values)  # type: ignore[arg-type]  # wrong on purpose
@@ -59,7 +59,7 @@ def test_restock_after_sold_out_issues_again(pool: Pool, new_coupon: NewCoupon) 
     assert verify(pool).clean
 
 
-def test_restock_refuses_nonsense_and_changes_nothing(pool: Pool, new_coupon: NewCoupon) -> None:
+def test_restock_refuses_bad_numbers_and_changes_nothing(pool: Pool, new_coupon: NewCoupon) -> None:
     coupon_id = new_coupon(total=10)
     for pieces in (0, -1, 2**31, 2**31 - 5):
         with pytest.raises(InvalidRequest, match=r"^pieces: "):
@@ -71,7 +71,7 @@ def test_restock_refuses_nonsense_and_changes_nothing(pool: Pool, new_coupon: Ne
     assert verify(pool).clean
 
 
-def test_what_is_closed_stays_closed(pool: Pool, new_coupon: NewCoupon) -> None:
+def test_a_closed_coupon_stays_closed(pool: Pool, new_coupon: NewCoupon) -> None:
     coupon_id = new_coupon()
     coupons.close(pool, coupon_id)
     coupons.close(pool, coupon_id)
@@ -81,7 +81,7 @@ def test_what_is_closed_stays_closed(pool: Pool, new_coupon: NewCoupon) -> None:
 
 
 @pytest.mark.parametrize("change", [coupons.pause, coupons.resume, coupons.close, coupons.show, coupons.export])
-def test_an_unknown_coupon_is_said_to_be_unknown(pool: Pool, change: Callable[[Pool, int], object]) -> None:
+def test_an_unknown_coupon_is_not_found(pool: Pool, change: Callable[[Pool, int], object]) -> None:
     with pytest.raises(CouponNotFound, match="no coupon 4711"):
         list(change(pool, 4711))  # type: ignore[call-overload]  # export starts when it is asked for its first row
 
@@ -125,7 +125,7 @@ def test_verify_finds_each_kind_of_damage(pool: Pool, new_coupon: NewCoupon, dam
     assert any(said in violation for violation in report.violations), report.violations
 
 
-def test_verify_of_one_coupon_does_not_mind_the_others(pool: Pool, new_coupon: NewCoupon) -> None:
+def test_verify_of_one_coupon_ignores_the_others(pool: Pool, new_coupon: NewCoupon) -> None:
     fine, damaged = new_coupon(), new_coupon()
     pool.execute("UPDATE coupon_stock SET remaining = 3 WHERE coupon_id = %s", [damaged])
     assert verify(pool, fine).clean

@@ -1,4 +1,4 @@
-"""A pool finds back by itself: to a server that comes late, after a cut, from a node that is read-only."""
+"""A pool recovers by itself: from a server that starts late, a cut connection, a server that became read-only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loadtest.testbed.postgres import new_postgres
 from tests.support.servers import wait_until
 
 
-def test_a_pool_that_was_warmed_up_in_vain_works_when_the_server_comes(
+def test_a_pool_whose_warm_up_failed_works_once_the_server_is_up(
     tmp_path: Path, make_pool: Callable[..., Pool]
 ) -> None:
     server = new_postgres(tmp_path / "postgres", "fsync=off")
@@ -28,7 +28,7 @@ def test_a_pool_that_was_warmed_up_in_vain_works_when_the_server_comes(
         server.end()
 
 
-def test_a_connection_that_was_cut_after_its_answer_is_nobody_elses(
+def test_a_connection_that_was_cut_after_its_answer_is_not_reused(
     make_pool: Callable[..., Pool], database_url: str
 ) -> None:
     pool = make_pool(database_url, size=1)
@@ -38,7 +38,7 @@ def test_a_connection_that_was_cut_after_its_answer_is_nobody_elses(
     assert pool.fetch_one("SELECT 1 AS one") == {"one": 1}
 
 
-def test_connections_to_a_node_that_has_become_read_only_are_replaced(
+def test_connections_to_a_server_that_has_become_read_only_are_replaced(
     make_pool: Callable[..., Pool], database_url: str
 ) -> None:
     pool = make_pool(database_url, size=3)

@@ -1,4 +1,4 @@
-"""Each new connection is asked whether it is what the service relies on; poolers drop what is asked for at connect."""
+"""The settings of each new session are verified, because poolers drop settings that are requested at connect."""
 
 from __future__ import annotations
 
@@ -40,13 +40,15 @@ def told(connection: Connection, **settings: str) -> str:
     return ""
 
 
-def test_a_session_with_its_own_settings_is_taken_and_prepares_statements(database_url: str) -> None:
+def test_a_session_with_its_own_settings_is_accepted_and_prepares_statements(database_url: str) -> None:
     with connected(database_url, session.options(**BOUNDS, synchronous_commit=True)) as connection:
         assert told(connection) == ""
         assert connection.prepare_threshold is not None
 
 
-def test_one_without_them_is_refused_in_one_line_that_says_what_the_role_needs(behind_a_pooler: Connection) -> None:
+def test_a_session_without_them_is_refused_in_one_line_that_says_what_the_role_needs(
+    behind_a_pooler: Connection,
+) -> None:
     line = told(behind_a_pooler)
     assert "\n" not in line
     role = behind_a_pooler.info.user
@@ -54,7 +56,7 @@ def test_one_without_them_is_refused_in_one_line_that_says_what_the_role_needs(b
         assert f'ALTER ROLE "{role}" SET {name} = {value}' in line
 
 
-def test_one_whose_role_brings_them_is_taken_and_prepares_nothing(behind_a_pooler: Connection) -> None:
+def test_a_session_whose_role_has_them_is_accepted_and_prepares_nothing(behind_a_pooler: Connection) -> None:
     assert told(behind_a_pooler, **ROLE) == ""
     assert behind_a_pooler.prepare_threshold is None
 
@@ -69,7 +71,7 @@ def test_one_whose_role_brings_them_is_taken_and_prepares_nothing(behind_a_poole
         ("default_transaction_isolation", "serializable"),
     ],
 )
-def test_each_setting_that_breaks_a_promise_is_named(behind_a_pooler: Connection, name: str, value: str) -> None:
+def test_each_unsafe_setting_is_named(behind_a_pooler: Connection, name: str, value: str) -> None:
     line = told(behind_a_pooler, **{**ROLE, name: value})
     assert line.count("ALTER ROLE") == 1
     assert f"SET {name} = " in line

@@ -1,4 +1,4 @@
-"""Who signed a token, and for whom: HS256 with the secret."""
+"""Tokens signed with the shared secret (HS256)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_good_token_is_accepted(shared: FlaskClient, claims: dict[str, Any]) -
     assert ask(shared, f"Bearer {hs256(claims)}") == ACCEPTED
 
 
-def test_the_scheme_is_written_as_one_likes(shared: FlaskClient) -> None:
+def test_the_scheme_is_case_insensitive(shared: FlaskClient) -> None:
     for scheme in ("Bearer", "bearer", "BEARER", "Bearer "):
         assert ask(shared, f"{scheme} {hs256(good())}") == ACCEPTED, scheme
 
@@ -55,7 +55,7 @@ def test_no_token_or_another_scheme_is_unauthenticated(shared: FlaskClient) -> N
         assert ask(shared, header) == REFUSED, header
 
 
-def test_a_token_in_the_address_or_a_cookie_is_no_token_for_the_api(shared: FlaskClient) -> None:
+def test_the_api_ignores_a_token_in_the_address_or_a_cookie(shared: FlaskClient) -> None:
     path = f"/api/v1/me/coupons?access_token={hs256(good())}"
     shared.set_cookie("coupon_token", hs256(good()))
     assert told(shared.get(path)) == REFUSED
@@ -68,7 +68,7 @@ def test_the_issuer_is_checked_where_one_is_set() -> None:
     assert found == [ACCEPTED, REFUSED, REFUSED, REFUSED, REFUSED]
 
 
-def test_the_audience_is_the_one_that_is_set() -> None:
+def test_the_audience_is_the_configured_one() -> None:
     client = client_of(COUPON_JWT_AUDIENCE="shop")
     assert ask(client, f"Bearer {hs256(good(aud='shop'))}") == ACCEPTED
     assert ask(client, f"Bearer {hs256(good(aud='coupon'))}") == REFUSED
@@ -92,7 +92,7 @@ def test_a_token_of_our_own_is_accepted() -> None:
         ({"COUPON_JWT_SECRET": ""}, ["COUPON_JWT_SECRET", "COUPON_JWT_JWKS"]),
     ],
 )
-def test_no_secret_a_short_one_or_one_beside_a_key_set_stops_the_start(
+def test_no_secret_a_short_one_or_one_besides_a_key_set_stops_the_start(
     environ: dict[str, str], named: list[str]
 ) -> None:
     with pytest.raises(ConfigurationError) as error:

@@ -1,4 +1,4 @@
-"""The cache: one refresh at a time, old values rather than waits. On a clock that the test moves."""
+"""The cache: one fetch at a time, stale values rather than waits. On a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def cache(clock: Clock, source: Source) -> Cache[str, str]:
     return Cache(source, clock=clock, max_age_s=1.0, first_wait_s=10.0, stale_wait_s=10.0, max_entries=3)
 
 
-def test_a_refresh_may_be_told_to_come_earlier(clock: Clock, source: Source) -> None:
+def test_the_age_of_a_refresh_can_be_set(clock: Clock, source: Source) -> None:
     cache: Cache[str, str] = Cache(source, clock=clock, max_age_s=1.0, refresh_after_s=0.25)
     assert cache.get("a") == "a-1"
     clock.now_s += 0.24
@@ -81,7 +81,7 @@ def test_the_age_counts_from_before_the_read(cache: Cache[str, str], clock: Cloc
     assert cache.get("a") == "a-2"
 
 
-def test_one_thread_refreshes_while_everybody_uses_the_old_value(
+def test_one_thread_refreshes_while_all_callers_get_the_cached_value(
     cache: Cache[str, str], clock: Clock, source: Source
 ) -> None:
     cache.get("a")
@@ -93,7 +93,7 @@ def test_one_thread_refreshes_while_everybody_uses_the_old_value(
     assert source.reads == 2
 
 
-def test_a_value_that_is_too_old_serves_while_its_refresh_hangs(clock: Clock, source: Source) -> None:
+def test_a_stale_value_is_returned_while_its_refresh_hangs(clock: Clock, source: Source) -> None:
     cache: Cache[str, str] = Cache(source, clock=clock, max_age_s=1.0, stale_wait_s=0.01)
     cache.get("a")
     clock.now_s += 100
@@ -104,7 +104,7 @@ def test_a_value_that_is_too_old_serves_while_its_refresh_hangs(clock: Clock, so
     wait_until(lambda: cache.get("a") == "a-2", timeout_s=5, what="the refresh has landed")
 
 
-def test_a_crowd_that_meets_an_empty_cache_reads_once(cache: Cache[str, str], source: Source) -> None:
+def test_concurrent_callers_of_an_empty_cache_share_one_read(cache: Cache[str, str], source: Source) -> None:
     source.gate.clear()
     with ThreadPoolExecutor(20) as executor:
         crowd = [executor.submit(cache.get, "a") for _ in range(20)]
@@ -114,7 +114,7 @@ def test_a_crowd_that_meets_an_empty_cache_reads_once(cache: Cache[str, str], so
     assert source.reads == 1
 
 
-def test_a_failed_refresh_goes_on_serving_the_old_value_and_tries_again_later(
+def test_after_a_failed_refresh_the_stale_value_stays_and_a_later_one_succeeds(
     cache: Cache[str, str], clock: Clock, source: Source
 ) -> None:
     cache.get("a")
@@ -127,7 +127,9 @@ def test_a_failed_refresh_goes_on_serving_the_old_value_and_tries_again_later(
     wait_until(lambda: cache.get("a") == "a-3", timeout_s=5, what="the refresh has landed")
 
 
-def test_after_a_failed_refresh_nobody_waits_for_the_next(cache: Cache[str, str], clock: Clock, source: Source) -> None:
+def test_after_a_failed_refresh_no_caller_waits_for_the_next(
+    cache: Cache[str, str], clock: Clock, source: Source
+) -> None:
     cache.get("a")
     source.fails = True
     clock.now_s += 5
@@ -139,7 +141,7 @@ def test_after_a_failed_refresh_nobody_waits_for_the_next(cache: Cache[str, str]
     source.gate.set()
 
 
-def test_a_failure_with_nothing_cached_reaches_the_whole_crowd_at_once(cache: Cache[str, str], source: Source) -> None:
+def test_a_failure_with_nothing_cached_reaches_all_waiting_callers(cache: Cache[str, str], source: Source) -> None:
     source.fails = True
     source.gate.clear()
     with ThreadPoolExecutor(20) as executor:
@@ -149,7 +151,7 @@ def test_a_failure_with_nothing_cached_reaches_the_whole_crowd_at_once(cache: Ca
         assert {type(one.exception(5)) for one in crowd} == {Unavailable}
 
 
-def test_a_first_read_is_not_waited_for_without_a_bound(clock: Clock, source: Source) -> None:
+def test_the_wait_for_a_first_read_is_bounded(clock: Clock, source: Source) -> None:
     cache: Cache[str, str] = Cache(source, clock=clock, max_age_s=1.0, first_wait_s=0.01)
     source.gate.clear()
     for _ in range(3):
@@ -161,7 +163,7 @@ def test_a_first_read_is_not_waited_for_without_a_bound(clock: Clock, source: So
     assert source.reads == 1
 
 
-def test_the_least_recently_used_go_first(cache: Cache[str, str], source: Source) -> None:
+def test_the_least_recently_used_entries_are_dropped_first(cache: Cache[str, str], source: Source) -> None:
     for key in ("a", "b", "c", "a", "d"):
         cache.get(key)
     assert source.reads == 4

@@ -78,7 +78,7 @@ def test_only_the_last_calls_count(breaker: CircuitBreaker) -> None:
     assert breaker.current_state == OPEN
 
 
-def test_stock_pybreaker_stays_closed_where_nearly_all_fail() -> None:
+def test_stock_pybreaker_stays_closed_although_nearly_all_calls_fail() -> None:
     # The negative control: it counts consecutive failures, and a success every forty calls resets.
     stock = pybreaker.CircuitBreaker(fail_max=50, exclude=[])
     for number in range(1000):
@@ -142,7 +142,7 @@ def test_half_open_decides_after_the_tenth_result(
     assert breaker.current_state == expected
 
 
-def test_half_open_lets_ten_in_and_refuses_the_eleventh_at_once(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_half_open_admits_ten_calls_and_refuses_the_eleventh_at_once(breaker: CircuitBreaker, clock: Clock) -> None:
     half_open(breaker, clock)
     inside = [Held(breaker) for _ in range(10)]
     with pytest.raises(Refused):
@@ -152,7 +152,7 @@ def test_half_open_lets_ten_in_and_refuses_the_eleventh_at_once(breaker: Circuit
     assert breaker.current_state == CLOSED
 
 
-def test_an_error_that_is_not_the_systems_counts_as_nothing(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_an_error_that_is_no_failure_of_the_system_does_not_count(breaker: CircuitBreaker, clock: Clock) -> None:
     for _ in range(1000):
         fail(breaker, OurFault)
     assert breaker.rates().calls == 0
@@ -164,7 +164,7 @@ def test_an_error_that_is_not_the_systems_counts_as_nothing(breaker: CircuitBrea
     assert breaker.current_state == CLOSED
 
 
-def test_a_late_result_of_an_earlier_state_counts_as_nothing(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_a_late_result_of_an_earlier_state_does_not_count(breaker: CircuitBreaker, clock: Clock) -> None:
     late = [Held(breaker) for _ in range(200)]
     half_open(breaker, clock)
     succeed(breaker)
@@ -174,7 +174,7 @@ def test_a_late_result_of_an_earlier_state_counts_as_nothing(breaker: CircuitBre
     assert breaker.rates().calls == 1
 
 
-def test_a_late_result_of_an_earlier_closed_state_counts_as_nothing_in_a_later_one(
+def test_a_late_result_of_an_earlier_closed_state_does_not_count_in_a_later_one(
     breaker: CircuitBreaker, clock: Clock
 ) -> None:
     late = [Held(breaker) for _ in range(200)]
@@ -187,7 +187,7 @@ def test_a_late_result_of_an_earlier_closed_state_counts_as_nothing_in_a_later_o
     assert breaker.rates().calls == 0
 
 
-def test_half_open_cannot_hang_on_calls_that_never_come_back(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_half_open_cannot_hang_on_calls_that_never_return(breaker: CircuitBreaker, clock: Clock) -> None:
     half_open(breaker, clock)
     lost = [Held(breaker) for _ in range(10)]
     clock.now_s += 10.0
@@ -201,7 +201,7 @@ def test_half_open_cannot_hang_on_calls_that_never_come_back(breaker: CircuitBre
     assert breaker.current_state == CLOSED
 
 
-def test_a_result_that_is_too_late_for_its_permit_counts_as_nothing_though_nobody_wanted_it(
+def test_a_result_that_is_too_late_for_its_permit_does_not_count_even_if_the_permit_is_unused(
     breaker: CircuitBreaker, clock: Clock
 ) -> None:
     half_open(breaker, clock)
@@ -228,7 +228,7 @@ def takes(breaker: CircuitBreaker, clock: Clock, seconds: float, error: Exceptio
     call.end(error)
 
 
-def test_slow_calls_open_too(clock: Clock) -> None:
+def test_slow_calls_open_the_circuit_too(clock: Clock) -> None:
     at, below = make(clock, slow_call_s=1.0, slow_rate=50), make(clock, slow_call_s=1.0, slow_rate=50)
     for number in range(100):
         takes(at, clock, 1.25 if number % 2 else 1.0)
@@ -262,7 +262,7 @@ def waits_then_asks(breaker: CircuitBreaker, clock: Clock, *, begins: bool) -> N
         clock.now_s += 1.0  # for the guarded system
 
 
-def test_what_comes_before_the_call_begins_does_not_make_it_slow(clock: Clock) -> None:
+def test_waits_before_the_call_begins_do_not_make_it_slow(clock: Clock) -> None:
     breaker = make(clock, window=4, slow_call_s=1.0, slow_rate=50)
     for _ in range(4):
         waits_then_asks(breaker, clock, begins=True)
@@ -272,7 +272,7 @@ def test_what_comes_before_the_call_begins_does_not_make_it_slow(clock: Clock) -
     assert breaker.current_state == OPEN
 
 
-def test_a_permit_is_taken_back_by_when_it_was_let_through_not_by_when_it_began(clock: Clock) -> None:
+def test_a_permit_expires_from_its_admission_not_from_the_beginning_of_its_call(clock: Clock) -> None:
     breaker = make(clock, permit_s=2.0)
     half_open(breaker, clock)
     calls = [Held(breaker) for _ in range(10)]
@@ -285,7 +285,7 @@ def test_a_permit_is_taken_back_by_when_it_was_let_through_not_by_when_it_began(
     assert succeed(breaker) == "done"
 
 
-def test_a_listener_that_fails_before_the_call_keeps_no_permit(clock: Clock) -> None:
+def test_a_listener_that_fails_before_the_call_releases_its_permit(clock: Clock) -> None:
     class Broken(pybreaker.CircuitBreakerListener):
         def before_call(self, cb: pybreaker.CircuitBreaker, func: Any, *args: Any, **kwargs: Any) -> None:
             raise OurFault
@@ -310,9 +310,7 @@ def test_forced_open_refuses_all_for_as_long_as_it_is_forced(breaker: CircuitBre
     assert breaker.current_state == CLOSED
 
 
-def test_forced_closed_lets_all_through_and_shows_what_it_would_have_tripped_on(
-    breaker: CircuitBreaker, clock: Clock
-) -> None:
+def test_forced_closed_lets_all_through_and_shows_the_rates(breaker: CircuitBreaker, clock: Clock) -> None:
     trip(breaker)
     breaker.force(Forced.CLOSED)
     run(breaker, [False] * 500)
@@ -323,7 +321,7 @@ def test_forced_closed_lets_all_through_and_shows_what_it_would_have_tripped_on(
     trip(breaker)
 
 
-def test_being_told_the_same_again_changes_nothing(breaker: CircuitBreaker) -> None:
+def test_repeating_the_operators_setting_has_no_effect(breaker: CircuitBreaker) -> None:
     breaker.force(Forced.CLOSED)
     run(breaker, [False] * 5)
     breaker.force(Forced.CLOSED)
@@ -335,7 +333,7 @@ def test_being_told_the_same_again_changes_nothing(breaker: CircuitBreaker) -> N
     assert breaker.current_state == OPEN
 
 
-def test_results_of_what_was_under_way_when_it_was_forced_count_as_nothing(breaker: CircuitBreaker) -> None:
+def test_results_of_calls_under_way_when_it_was_forced_do_not_count(breaker: CircuitBreaker) -> None:
     before = [Held(breaker) for _ in range(200)]
     breaker.force(Forced.OPEN)
     breaker.force(Forced.NO)
@@ -372,7 +370,7 @@ def test_each_change_of_state_is_one_line_in_the_log(clock: Clock, caplog: pytes
     ]
 
 
-def test_listeners_hear_of_everything(clock: Clock) -> None:
+def test_listeners_are_called_for_every_event(clock: Clock) -> None:
     heard: Counter[str] = Counter()
 
     class Listener(pybreaker.CircuitBreakerListener):
@@ -414,7 +412,9 @@ def test_stock_pybreakers_calls_do_wait_for_each_other() -> None:
         assert {type(one.exception()) for one in both} == {threading.BrokenBarrierError}
 
 
-def test_32_threads_never_get_more_than_ten_in_when_half_open(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_32_threads_never_get_more_than_ten_calls_admitted_when_half_open(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
     half_open(breaker, clock)
     inside, peak, lock, leave = 0, 0, threading.Lock(), threading.Event()
 

@@ -47,7 +47,7 @@ STEPS = st.lists(
 @pytest.mark.generated
 @settings(max_examples=examples(400, full=4000), **FIXED)
 @given(RULES, STEPS)
-def test_it_does_what_the_reference_does_whatever_happens(rules: Rules, steps: list[Step]) -> None:
+def test_it_behaves_as_the_reference_does(rules: Rules, steps: list[Step]) -> None:
     assert disagreement(guards, rules, steps) is None
 
 

@@ -153,7 +153,7 @@ def test_what_holds_for_one_thread_holds_for_32(forces: bool) -> None:
     assert (breaker._window._failed, breaker._window._slow) == sums
 
 
-def test_after_the_storm_it_finds_back() -> None:
+def test_after_the_storm_it_recovers() -> None:
     storm = Storm(guards, forces=True)
     storm.run()
     storm.breaker.force(Forced.NO)

@@ -37,5 +37,5 @@ def under(soft: int, hard: int) -> str:
         (100, 149, "ulimit -n is 149: the web server needs 150 or more"),
     ],
 )
-def test_connections_are_as_many_as_may_be_open(soft: int, hard: int, expected: str) -> None:
+def test_connections_are_as_many_as_the_limit_allows(soft: int, hard: int, expected: str) -> None:
     assert under(soft, hard) == expected

@@ -1,4 +1,4 @@
-"""A queue that does not go away is cut; a burst is served to its end. By a clock of our own."""
+"""The overload guard cuts a standing queue and serves a burst completely. On a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class Loop:
         self.clock.move(seconds)
 
 
-def test_short_rounds_let_everybody_in_however_long_they_go_on() -> None:
+def test_short_rounds_admit_every_request_however_many_there_are() -> None:
     loop = Loop()
     for _ in range(1000):
         assert all(loop.round(4))
 
 
-def test_a_burst_is_served_to_its_end() -> None:
+def test_a_burst_is_served_completely() -> None:
     loop = Loop()
     assert all(loop.round(32))  # the last has waited for nearly two seconds
     assert all(loop.round(3))
 
 
-def test_a_burst_that_takes_longer_than_patience_is_cut_where_patience_ends() -> None:
+def test_a_burst_that_lasts_longer_than_the_patience_is_cut_there() -> None:
     loop = Loop()
     assert loop.round(50) == [True] * 32 + [False] * 18
 
@@ -70,7 +70,7 @@ def test_a_standing_queue_is_cut_to_the_target() -> None:
         assert loop.round(10) == [True] * 5 + [False] * 5  # the fifth has waited for just the target
 
 
-def test_one_round_within_the_target_forgives() -> None:
+def test_one_round_within_the_target_ends_the_overload() -> None:
     loop = Loop()
     began_s = loop.clock()
     while loop.clock() < began_s + PATIENCE_S:
@@ -91,15 +91,15 @@ def test_time_between_two_rounds_counts_only_while_both_are_long() -> None:
     assert all(loop.round(10))
 
 
-def test_a_target_of_zero_refuses_nobody() -> None:
+def test_a_target_of_zero_refuses_nothing() -> None:
     assert all(Loop(target_s=0.0).round(1000))
 
 
-def test_where_no_server_tells_of_rounds_nobody_is_refused() -> None:
+def test_without_reported_rounds_nothing_is_refused() -> None:
     assert all(Loop(told=False).round(1000))
 
 
-def test_the_longest_round_is_told_once() -> None:
+def test_the_longest_round_is_reported_once() -> None:
     loop = Loop()
     loop.round(3)
     loop.round(7)
@@ -108,7 +108,7 @@ def test_the_longest_round_is_told_once() -> None:
     assert loop.backlog.longest_s() == 0.0
 
 
-def test_one_line_in_the_log_tells_of_many_refusals(caplog: pytest.LogCaptureFixture) -> None:
+def test_many_refusals_are_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop()
     for _ in range(5):
         loop.round(200)

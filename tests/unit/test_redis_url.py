@@ -1,4 +1,4 @@
-"""Addresses that name several servers: what is read from them."""
+"""Addresses of Redis that name several servers."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ LOGIN = Credentials("app", "p@ss/1")
         ("redis+cluster://:pw@one:1,two:2/", Group((("one", 1), ("two", 2)), Credentials("", "pw"))),
     ],
 )
-def test_servers_credentials_service_and_database_are_read(url: str, group: Group) -> None:
+def test_servers_credentials_service_and_database_are_parsed(url: str, group: Group) -> None:
     assert parse(url) == group
 
 
 @pytest.mark.parametrize("url", ["redis://host/0", "rediss://:pw@host:1", "unix:///run/redis.sock"])
-def test_an_address_of_one_server_is_none_of_these(url: str) -> None:
+def test_an_address_of_one_server_is_not_parsed(url: str) -> None:
     assert parse(url) is None
 
 
 @pytest.mark.parametrize("url", ["redis+sentinel://:hush@host:1", "redis+cluster://:hush@host", "redis+cluster://hush"])
-def test_what_is_wrong_is_told_without_the_address(url: str) -> None:
+def test_the_error_does_not_quote_the_address(url: str) -> None:
     with pytest.raises(ValueError, match="must look like") as error:
         parse(url)
     assert "hush" not in str(error.value)

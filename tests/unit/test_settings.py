@@ -87,7 +87,7 @@ def test_only_the_settings_read_the_environment() -> None:
 # Values
 
 
-def test_what_is_unset_or_empty_is_the_default() -> None:
+def test_an_unset_or_empty_variable_means_the_default() -> None:
     unset, empty = settings.load({}), settings.load(dict.fromkeys(SPECS, ""))
     assert unset == empty
     assert (unset.port, unset.limit_user, unset.jwt_audience, unset.demo_login) == (8000, "5/minute", "coupon", False)
@@ -194,7 +194,7 @@ def test_a_bad_value_is_one_line_that_names_the_setting(name: str) -> None:
         "postgresql://one,[::1]:5433,127.0.0.1/db?connect_timeout=3&target_session_attrs=primary",
     ],
 )
-def test_postgresql_may_be_one_server_or_several_of_which_one_takes_writes(address: str) -> None:
+def test_postgresql_may_be_one_server_or_several_of_which_one_accepts_writes(address: str) -> None:
     assert settings.load({"DATABASE_URL": address}).database_url == address
 
 
@@ -203,7 +203,7 @@ def test_every_setting_that_has_a_check_is_among_these() -> None:
     assert set(SPECS) - anything_goes <= set(BAD_VALUES)
 
 
-def test_what_the_web_server_needs_is_named() -> None:
+def test_a_setting_that_the_web_server_lacks_is_named() -> None:
     complete = service_environ("postgresql://host/db", "redis://host/0", COUPON_DEMO_LOGIN="0")
     settings.load(complete).require_for_web()
     for name in ("DATABASE_URL", "REDIS_URL", "COUPON_SECRET_KEY", "COUPON_JWT_SECRET"):
@@ -215,7 +215,7 @@ def test_settings_that_exclude_or_need_each_other_are_named() -> None:
     assert "COUPON_DEMO_LOGIN" in refusal(COUPON_DEMO_LOGIN="1")
 
 
-def test_what_the_worker_needs_is_named() -> None:
+def test_a_setting_that_the_worker_lacks_is_named() -> None:
     complete = {"DATABASE_URL": "postgresql://host/db", "REDIS_URL": "redis://host/0"}
     for good in (complete, {**complete, "REDIS_URL": "", "COUPON_RQ_URL": "redis://host/1"}):
         settings.load(good).require_for_worker()
@@ -224,7 +224,7 @@ def test_what_the_worker_needs_is_named() -> None:
             settings.load({**complete, name: ""}).require_for_worker()
 
 
-def test_what_a_channel_needs_is_named() -> None:
+def test_a_setting_that_a_channel_lacks_is_named() -> None:
     worker = {"DATABASE_URL": "postgresql://host/db", "REDIS_URL": "redis://host/0"}
     needs = {
         "email": {"COUPON_SMTP_URL": "smtps://mail.example", "COUPON_EMAIL_FROM": "coupons@shop.example"},
@@ -238,7 +238,7 @@ def test_what_a_channel_needs_is_named() -> None:
                 settings.load({**given, name: ""}).require_for_worker()
 
 
-def test_the_worker_takes_rqs_own_redis_before_the_common_one() -> None:
+def test_the_worker_prefers_rqs_own_redis_to_the_common_one() -> None:
     common, own = "redis://host/0", "redis+sentinel://host:1/name"
     assert settings.load({"REDIS_URL": common}).queue_url == common
     assert settings.load({"REDIS_URL": common, "COUPON_RQ_URL": own}).queue_url == own
@@ -251,7 +251,7 @@ def test_the_worker_does_not_start_on_a_cluster() -> None:
     settings.load({**cluster, "COUPON_RQ_URL": "redis://host/0"}).require_for_worker()
 
 
-def test_a_lease_that_a_try_could_outlive_stops_the_worker() -> None:
+def test_a_lease_shorter_than_two_tries_stops_the_worker() -> None:
     complete = {"DATABASE_URL": "postgresql://host/db", "REDIS_URL": "redis://host/0", "COUPON_NOTIFY_LEASE_S": "19"}
     with pytest.raises(ConfigurationError, match=r"^COUPON_NOTIFY_LEASE_S must be at least twice"):
         settings.load(complete).require_for_worker()
@@ -269,7 +269,7 @@ def test_a_value_can_be_read_from_a_file(tmp_path: Path, name: str) -> None:
     assert getattr(loaded, SPECS[name].name) == value
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for path in (tmp_path, tmp_path / "missing", tmp_path / "binary"):
         assert refusal(COUPON_JWT_SECRET_FILE=str(path)).startswith(f"COUPON_JWT_SECRET_FILE: cannot read {path}")
@@ -308,7 +308,7 @@ def test_a_secret_never_appears_in_the_error(name: str, value: str) -> None:
     assert "hush" not in refusal(**{name: value})
 
 
-def test_what_is_no_secret_is_shown_in_the_error() -> None:
+def test_a_value_that_is_not_secret_is_shown_in_the_error() -> None:
     assert "five" in refusal(PORT="five")
 
 

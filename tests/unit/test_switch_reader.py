@@ -1,4 +1,4 @@
-"""The operators' switches in a process: the last known values, for nobody to wait for."""
+"""The operators' switches in a process: the last known values, which never block a reader."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def switches(source: Source) -> SwitchReader:
     return SwitchReader(source)
 
 
-def test_a_value_is_known_from_the_next_read_on(source: Source, switches: SwitchReader) -> None:
+def test_a_value_is_known_after_the_next_read(source: Source, switches: SwitchReader) -> None:
     source.values = {"limit": "5/minute"}
     assert switches.value("limit") is None
     assert switches.refresh()
@@ -51,7 +51,7 @@ def test_a_value_is_known_from_the_next_read_on(source: Source, switches: Switch
     assert switches.value("another") is None
 
 
-def test_who_wants_to_know_is_told_of_changes_and_of_nothing_else(source: Source, switches: SwitchReader) -> None:
+def test_a_listener_is_called_for_changes_of_its_switch_only(source: Source, switches: SwitchReader) -> None:
     told: list[str | None] = []
     switches.on_change("breaker", told.append)
     for values in ({}, {"breaker": "open"}, {"breaker": "open", "limit": "1"}, {"breaker": "auto"}, {"limit": "1"}):
@@ -61,7 +61,7 @@ def test_who_wants_to_know_is_told_of_changes_and_of_nothing_else(source: Source
 
 
 @pytest.mark.parametrize("error", [Unavailable(), RuntimeError("no such table")])
-def test_what_cannot_be_read_stays_as_it_was(
+def test_values_that_cannot_be_read_stay(
     source: Source, switches: SwitchReader, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[str | None] = []
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_stays_as_it_was(
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["switch breaker"] + ["switches"] * 2
 
 
-def test_a_value_that_nobody_understands_changes_nothing_and_stops_nobody(
+def test_a_value_that_its_listener_refuses_has_no_effect_and_does_not_stop_other_listeners(
     source: Source, switches: SwitchReader
 ) -> None:
     forced = 0
@@ -96,7 +96,7 @@ def test_a_value_that_nobody_understands_changes_nothing_and_stops_nobody(
     assert (forced, told) == (1, ["1", "2"])
 
 
-def test_nobody_waits_for_a_read_that_hangs(source: Source, switches: SwitchReader) -> None:
+def test_a_read_that_hangs_blocks_no_caller(source: Source, switches: SwitchReader) -> None:
     source.values = {"limit": "5/minute"}
     switches.refresh()
     source.gate.clear()
@@ -111,7 +111,7 @@ def test_nobody_waits_for_a_read_that_hangs(source: Source, switches: SwitchRead
             source.gate.set()
 
 
-def test_the_age_is_that_of_the_last_read_that_worked(source: Source) -> None:
+def test_the_age_counts_from_the_last_successful_read(source: Source) -> None:
     clock = Clock()
     switches = SwitchReader(source, clock)
     clock.now_s += 3
