@@ -29,7 +29,7 @@ _SECTIONS = {
 
 
 def filled(text: str) -> str:
-    """Return a document with its tables of settings written anew.
+    """Return a document with its tables of settings replaced by the current ones.
 
     Raises:
         ValueError: the document does not have the two marker lines.

@@ -434,7 +434,7 @@ class Settings:
         """
         self.require("database_url", "redis_url", "secret_key")
         if not self.jwt_secret and not self.jwt_jwks:
-            raise ConfigurationError("COUPON_JWT_SECRET or COUPON_JWT_JWKS must be set: who may sign tokens?")
+            raise ConfigurationError("COUPON_JWT_SECRET or COUPON_JWT_JWKS must be set, to verify tokens")
 
     def require_for_worker(self) -> None:
         """Check that everything is set that the notification worker needs.
