@@ -1,11 +1,11 @@
 /*
  * Stands between a process and the C library (LD_PRELOAD), so that its disk can be full or slow and
- * its wall clock wrong while its machine's are well. What is the matter stands in a small file that
- * every process has in its memory: whoever writes there changes it for all of them at once.
+ * its wall clock wrong while the machine's are not. A small file that every process maps into memory
+ * holds the current faults: writing to it changes them for all processes at once.
  *
- * FAULT_CONTROL names that file, FAULT_UNDER the directory whose files lie on the bad disk.
- * Only what goes through the C library's functions is reached: PostgreSQL's and Python's reading of
- * the clock does, and so do PostgreSQL's writes, for its data are never mapped into memory.
+ * FAULT_CONTROL names that file, FAULT_UNDER the directory whose files are on the bad disk.
+ * Only calls through the C library's functions are changed: these are PostgreSQL's and Python's
+ * readings of the clock, and PostgreSQL's writes, because it never maps its data into memory.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -26,12 +26,12 @@
 /* The control file, eight bytes each; `Control` in preload.py has the same order. */
 struct control {
     volatile int64_t full;    /* 1: no file can grow */
-    volatile int64_t slow_us; /* so much longer take a write and a flush, in microseconds */
-    volatile int64_t ahead_s; /* so much is the wall clock ahead, in seconds */
-    volatile int64_t met;     /* how many calls have met any of it; counted here */
+    volatile int64_t slow_us; /* delay of a write and of a flush, in microseconds */
+    volatile int64_t ahead_s; /* how far the wall clock is ahead, in seconds */
+    volatile int64_t met;     /* number of calls that were changed */
 };
 
-/* Naps are short: who is told that the disk is well again must not go on waiting. */
+/* Naps are short, so that a wait ends soon after the disk is mended. */
 #define NAP_US 5000
 
 static struct control well;
@@ -78,7 +78,7 @@ static void linger(void)
     for (int64_t slept_us = 0; slept_us < control->slow_us; slept_us += NAP_US) nanosleep(&nap, NULL);
 }
 
-/* Before a file is written to, up to `end`, or flushed (0): waits; tells that there is no room for it. */
+/* Delay a write up to `end`, or a flush (0); return whether there is no room for it. */
 static int disk_refuses(int fd, off_t end)
 {
     struct stat now;
@@ -140,7 +140,7 @@ int fdatasync(int fd)
     return real(fd);
 }
 
-/* How much to add to the wall clock, in seconds. */
+/* Return the seconds to add to the wall clock. */
 static int64_t wrong_by_s(void)
 {
     int64_t ahead_s = control->ahead_s;
