@@ -99,11 +99,6 @@ def are_all_there(stage: Stage) -> Iterator[str]:
         yield str(error)
 
 
-def with_few_files(stage: Stage, _: ExitStack) -> int:
-    """Start a web server whose processes may have only some hundred open files."""
-    return stage.service.start_web(files=FILES)
-
-
 # Of requests that are sent while a process is replaced, or connections are closed.
 MOST_ISSUE, MOST_READ = answers(201, done=0.95), answers(200, done=0.95)
 READ, REFUSED_READ = answers(200), answers(200, 503)
@@ -132,7 +127,7 @@ FAULTS = (
         Promises("idle connections are closed; all requests are answered", MOST_ISSUE, MOST_READ, MOST_READ),
         Lost.FEW,
         look_ups_connect_anew=True,
-        serves=with_few_files,
+        serves=lambda stage, _: stage.service.start_web(files=FILES),
     ),
     _fault(
         "web replaced, no PostgreSQL",

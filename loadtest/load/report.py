@@ -55,7 +55,7 @@ def write_page(directory: Path, record: Mapping[str, Any], plots: Sequence[Path]
         record=record,
         headline=headline(record).capitalize(),
         promises=_promises(record),
-        tables=[*_tables(record), ("The run", list(_run(record)))],
+        tables=[*_tables(record), ("The run", [["", ""], *_run(record)])],
         plots={plot.stem: b64encode(plot.read_bytes()).decode() for plot in plots},
     )
     page.write_text(html, encoding="utf-8")

@@ -109,12 +109,8 @@ def _send(
         site = site_at_start()
         with watching({**pids, "generator": lambda: workers.pids}) as sampler:
             sampler.start_s = start_s
-            sent = workers.send(site, start_s, partial(_progress, options.scenario.seconds))
+            sent = workers.send(site, start_s, lambda at_s, number: _print(f"  {at_s:5.0f} s: {number} answered"))
     return sent, sampler.samples, site.coupon_id
-
-
-def _progress(seconds: int, at_s: float, answered: int) -> None:
-    _print(f"  {at_s:5.0f} s of {seconds}: {answered} answered")
 
 
 def _pid(child: Child | None) -> list[int]:
