@@ -64,7 +64,7 @@ class EmbeddedPostgres(EmbeddedServer):
         """Create the data directory if there is none and start the server; see `EmbeddedServer.start`."""
         self._home.mkdir(parents=True, exist_ok=True)
         if not (self.data / "PG_VERSION").exists():
-            self._create_data_directory()
+            self._make_data_directory()
         give_up_s = time.monotonic() + START_TIMEOUT_S
         while not self._try_to_start(run_dir, give_up_s):
             time.sleep(_RETRY_S)
@@ -80,7 +80,8 @@ class EmbeddedPostgres(EmbeddedServer):
         ]
         return ["-D", str(self.data), *(word for setting in settings for word in ("-c", setting))]
 
-    def _create_data_directory(self) -> None:
+    def _make_data_directory(self) -> None:
+        """Create the data directory; a standby overrides this and copies its primary."""
         # Renamed at the end, so that an interrupted start leaves no directory that looks complete.
         draft = self._home / "data.draft"
         shutil.rmtree(draft, ignore_errors=True)
