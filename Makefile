@@ -5,9 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input \
 	--only-binary :all: --require-hashes
+# Acceptance tests wait more than they compute, so there may be more test processes than processors. They keep what
+# Python has compiled, or each of them would compile all of it again.
+TEST_PROCESSES ?= 3
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint load bench faults format requirements settings-doc clean
+.PHONY: help run test test-fast lint load bench faults format requirements settings-doc clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -16,7 +20,10 @@ run: $(VENV)/.installed ## start everything: database, Redis, web, worker
 	@$(BIN)/python -m couponapp.local.run
 
 test: $(VENV)/.installed-dev ## run the tests against a real PostgreSQL and a real Redis
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) --durations=25 $(ARGS)
+
+test-fast: $(VENV)/.installed-dev ## run the unit and integration tests only, for everyday work
+	@$(PYTEST) tests/unit tests/integration $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check format, lint, types, import rules
 	@$(BIN)/ruff format --check .

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,12 +33,6 @@ pytest_plugins = ["tests.support.parallel"]
 # What a Redis has when nothing else is configured.
 REDIS_DATABASES = 16
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-def pytest_configure() -> None:
-    """Treat TERM like Ctrl-C: what the tests have started is ended, and not left behind."""
-    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by TERM"))
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from couponapp.storage import migrations
 
@@ -50,10 +51,17 @@ class Databases:
 
     def _create(self, name: str, template: str) -> None:
         # The other strategy writes each page to the log as well.
-        self._admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY'.encode())
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
 
     def _drop(self, name: str) -> None:
-        self._admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+        self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def _execute(self, statement: str) -> None:
+        if self._admin.info.transaction_status != TransactionStatus.IDLE:
+            # A signal has ended the run in the middle of a statement.
+            self._admin.close()
+            self._admin = psycopg.connect(self._url, autocommit=True)
+        self._admin.execute(statement.encode())
 
 
 def with_database(url: str, name: str) -> str:

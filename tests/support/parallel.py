@@ -1,4 +1,4 @@
-"""Several test processes side by side (pytest-xdist): who runs what, and which tests have the machine to themselves.
+"""Several test processes side by side (pytest-xdist): who runs what, which tests run alone, and how all end.
 
 The tests of a file run in one process, one after the other, so that they share the servers of the file.
 Files start in the order of their names: acceptance first, so that the quick ones fill up the end.
@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # brings no types
 
@@ -74,9 +77,18 @@ _ROOM = pytest.StashKey[Room]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Open the room that all test processes share; a run of one process needs none."""
+    """Open the room that all test processes share, and treat TERM like Ctrl-C: leave no server behind."""
     if hasattr(config, "workerinput"):
         config.stash[_ROOM] = Room(ROOT / "var" / "tests")
+    signal.signal(signal.SIGTERM, partial(_end, config))
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def _end(config: pytest.Config, *_: object) -> None:
+    if config.pluginmanager.has_plugin("dsession"):  # this process only distributes: each of the others has servers
+        for process in psutil.Process().children():
+            process.terminate()
+    pytest.exit("ended by TERM")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
