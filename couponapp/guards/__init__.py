@@ -1,6 +1,7 @@
 """Guards: what bounds a request before and while it costs something.
 
-- `rate_limits`, `counters`, `strategy`: how often a user, an address, a process or all may try;
+- `rate_limits`: how often a user, an address, a process or all may try; it counts `hits` by a `strategy`, in
+  `redis_counters` or `memory_counters`;
 - `overload`, `deadline`: a request that has waited too long is refused, one that is handled ends in time;
 - `circuit_breaker`: a failing system is not called for a while;
 - `batcher`, `cache`: requests that want the same share one statement or one read;

@@ -32,8 +32,9 @@ def test_every_field_of_the_record_is_in_the_schema_and_in_the_page_about_it() -
 
 
 def test_all_results_are_written_without_tokens_and_codes(tmp_path: Path) -> None:
-    record.write(tmp_path, good_record(), good_results())
-    assert json.loads((tmp_path / record.RECORD).read_text()) == good_record()
+    good = good_record()
+    record.write(tmp_path, good, good_results())
+    assert json.loads((tmp_path / record.RECORD).read_text()) == good
     with gzip.open(tmp_path / record.ANSWERS, "rt") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(good_results())
