@@ -13,9 +13,9 @@ from couponapp.config.settings import Settings
 from couponapp.guards.circuit_breaker import CircuitBreaker, Forced
 from couponapp.guards.switch_reader import SwitchReader
 from couponapp.operating import switches as switchboard
-from couponapp.services import compose
 from couponapp.storage.pool import Pool
 from tests.support.postgres_proxy import PostgresProxy
+from tests.support.still import still_services
 
 NewCoupon = Callable[..., int]
 Bearer = Callable[[str], dict[str, str]]
@@ -24,9 +24,7 @@ Bearer = Callable[[str], dict[str, str]]
 @pytest.fixture
 def app(make_app: Callable[..., Flask], config: Settings) -> Flask:
     """The application without its thread that reads the switches: the tests read them."""
-    services = compose(config)
-    services._lifecycle.begin()
-    return make_app(config, services)
+    return make_app(config, still_services(config))
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from flask.testing import FlaskClient
 from couponapp.auth import tokens
 from couponapp.config import settings
 from couponapp.errors import ConfigurationError
-from couponapp.web import create_app
 from tests.support.bearers import ACCEPTED, REFUSED, ask, bad_tokens, client_of, good, hs256
 from tests.support.servers import service_environ
 from tests.support.shape import told
+from tests.support.still import still_app
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_the_audience_is_the_configured_one() -> None:
 
 def test_a_token_of_our_own_is_accepted() -> None:
     environ = service_environ("postgresql://127.0.0.1:1/unused", "redis://127.0.0.1:1/0", COUPON_JWT_ISSUER="shop")
-    client = create_app(settings.load(environ)).test_client()
+    client = still_app(settings.load(environ)).test_client()
     token = tokens.sign(settings.load(environ), "kim", ttl_s=60, role="admin")
     assert ask(client, f"Bearer {token}") == ACCEPTED
 

@@ -13,15 +13,15 @@ from flask.testing import FlaskClient
 
 from couponapp.auth.tokens import MAX_TOKEN_LENGTH
 from couponapp.config import settings
-from couponapp.web import create_app
 from tests.support.servers import JWT_SECRET, service_environ
 from tests.support.shape import told
+from tests.support.still import still_app
 
 
 def client_of(**environ: str) -> FlaskClient:
     """A service that never gets as far as its database: an id of 0 is looked up nowhere."""
     unused = service_environ("postgresql://127.0.0.1:1/unused", "redis://127.0.0.1:1/0", COUPON_DEMO_LOGIN="0")
-    return create_app(settings.load({**unused, **environ})).test_client()
+    return still_app(settings.load({**unused, **environ})).test_client()
 
 
 def ask(client: FlaskClient, authorization: str | None) -> tuple[int, str]:
