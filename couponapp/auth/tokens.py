@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jwt
 
+from couponapp.auth import pyjwt_shortcuts
 from couponapp.auth.jwks import KEY_SET_ALGORITHMS, KeySet
 from couponapp.config.settings import Settings
 from couponapp.errors import ConfigurationError, Unauthenticated
@@ -46,8 +47,8 @@ class Verifier(Protocol):
 class CachingVerifier:
     """Verifies each token once, until it expires or the keys change.
 
-    Clients send the same token with every request, and verifying one takes a tenth of the computing
-    time of a refused attempt (docs/decisions/0029).
+    Clients send the same token with every request: verifying one takes 21 microseconds, finding it in the
+    cache half of one (docs/decisions/0029).
     """
 
     def __init__(self, verifier: Verifier, *, clock: Callable[[], float] = time.time) -> None:
@@ -99,6 +100,7 @@ class ExpectedClaims:
             "verify_jti": False,
             "verify_iss": bool(issuer),
         }
+        self._library = pyjwt_shortcuts.library()
         self._audience = audience
         self._issuer = issuer or None
 
@@ -109,7 +111,7 @@ class ExpectedClaims:
             Unauthenticated: the token is not valid. The error never says why, so that it does not help an attacker.
         """
         try:
-            claims = jwt.decode(
+            claims = self._library.decode(
                 token,
                 key,
                 algorithms=[algorithm],
@@ -153,7 +155,7 @@ class SecretVerifier:
             jwt.get_algorithm_by_name(HMAC_ALGORITHM).prepare_key(secret)
         except jwt.InvalidKeyError:
             raise ConfigurationError("COUPON_JWT_SECRET is a public key; COUPON_JWT_JWKS takes key sets") from None
-        self._secret = secret
+        self._key = pyjwt_shortcuts.prepared_key(secret)
         self._claims = claims
 
     def verify(self, token: str) -> Verified:
@@ -162,7 +164,7 @@ class SecretVerifier:
         Raises:
             Unauthenticated: the token is not valid.
         """
-        return self._claims.decode(token, self._secret, HMAC_ALGORITHM)
+        return self._claims.decode(token, self._key, HMAC_ALGORITHM)
 
 
 class KeySetVerifier:
