@@ -118,6 +118,7 @@ def my_coupons_s(web: Web, site: Site) -> float:
         return ask(web, mine).seconds
 
 
+@pytest.mark.alone
 def test_while_issuing_is_blocked_other_requests_get_a_connection_of_pgbouncer(web: Web, site: Site) -> None:
     assert median(my_coupons_s(web, site) for _ in range(READS)) <= READ_S
 

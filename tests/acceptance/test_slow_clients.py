@@ -151,6 +151,7 @@ def answer_time_s(web: Web, *, timeout_s: float = BOUND_S) -> float:
 # Many of them
 
 
+@pytest.mark.alone
 def test_2000_clients_that_send_half_or_nothing_do_not_slow_the_others(web: Web, environ: dict[str, str]) -> None:
     each = min(SLOW_EACH, open_files.connections(4 * SLOW_EACH, others=200) // 4)
     before = [answer_time_s(web) for _ in range(GOOD)]
