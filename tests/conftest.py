@@ -58,10 +58,9 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with memory_directory(tmp_path_factory.mktemp("postgres")) as directory:
         # No test pulls the plug on this one (those have their own), so nothing must reach the disk.
         server = new_postgres(directory / "postgres", "fsync=off", "full_page_writes=off", "max_wal_size=64MB")
-        server.start(directory)
-        cheapen_logins(server.url)
-        yield server.url
-        server.end()
+        with server.running(directory):
+            cheapen_logins(server.url)
+            yield server.url
 
 
 @pytest.fixture(scope="session")
@@ -71,10 +70,8 @@ def redis_server_url(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -
         yield with_database(url, str(REDIS_DATABASES - 1 - int(worker_id.removeprefix("gw").replace("master", "0"))))
         return
     directory = tmp_path_factory.mktemp("valkey")
-    server = EmbeddedValkey(directory, password="test", port=free_port())
-    server.start(directory)
-    yield server.url
-    server.end()
+    with EmbeddedValkey(directory, password="test", port=free_port()).running(directory) as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -5,7 +5,10 @@ from __future__ import annotations
 import abc
 import importlib.util
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from couponapp.errors import ConfigurationError
 from couponapp.local.processes import Child
@@ -52,6 +55,15 @@ class EmbeddedServer(abc.ABC):
         """Shut the server down, by force after `END_TIMEOUT_S` seconds."""
         if self.child is not None:
             self.child.end(self.END_TIMEOUT_S)
+
+    @contextmanager
+    def running(self, run_dir: Path) -> Iterator[Self]:
+        """Run the server until the block ends, even if its start is interrupted; arguments and errors as in `start`."""
+        try:
+            self.start(run_dir)
+            yield self
+        finally:
+            self.end()
 
     @abc.abstractmethod
     def _answers(self) -> bool:

@@ -21,11 +21,8 @@ def test_a_pool_whose_warm_up_failed_works_once_the_server_is_up(
     pool = make_pool(server.url, deadline_ms=500)
     assert not pool.warm_up(0.2)
     assert not pool.answers()
-    server.start(tmp_path)
-    try:
+    with server.running(tmp_path):
         wait_until(pool.answers, timeout_s=20, what="the pool answers")
-    finally:
-        server.end()
 
 
 def test_a_connection_that_was_cut_after_its_answer_is_not_reused(

@@ -57,10 +57,8 @@ class Process:
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
     """A server that may be frozen and ended."""
-    server = EmbeddedValkey(tmp_path, password="test", port=free_port())
-    server.start(tmp_path)
-    yield server
-    server.end()
+    with EmbeddedValkey(tmp_path, password="test", port=free_port()).running(tmp_path) as server:
+        yield server
 
 
 def signal_to(server: EmbeddedValkey, number: signal.Signals) -> None:

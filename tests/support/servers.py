@@ -145,9 +145,5 @@ def end(process: subprocess.Popen[bytes]) -> int:
 @contextmanager
 def own_postgres(directory: Path, *options: str) -> Iterator[EmbeddedPostgres]:
     """A server that a test may kill."""
-    server = new_postgres(directory / "postgres", *options)
-    server.start(directory)
-    try:
+    with new_postgres(directory / "postgres", *options).running(directory) as server:
         yield server
-    finally:
-        server.end()
