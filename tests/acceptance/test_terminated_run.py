@@ -29,7 +29,7 @@ def test_a_run_that_is_terminated_ends_what_it_has_started(tmp_path: Path, proce
     assert any("postgres" in one.name() for one in started)
     run.terminate()
     status = run.wait(GIVE_UP_S)
-    left = psutil.wait_procs(started, 5.0)[1]
+    left = psutil.wait_procs(started, 20.0)[1]
     for one in left:  # so that this test leaves nothing behind either
         one.kill()
     assert (status, left) == (2, []), log.read_text()
