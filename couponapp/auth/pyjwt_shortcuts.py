@@ -1,4 +1,4 @@
-"""Two shortcuts through private parts of PyJWT 2: without them a «sold out» answer costs an eighth more.
+"""Two shortcuts through private parts of PyJWT 2: without them a «sold out» answer costs about a tenth more.
 
 Both must be held against each release of PyJWT: a test compares the first with the library's own way,
 and both fall back to it. The figures are in docs/decisions/0029.
