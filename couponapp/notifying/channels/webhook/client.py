@@ -108,6 +108,8 @@ class Client:
             return f"{self._refused_address} is not a public address, and COUPON_WEBHOOK_PRIVATE is not set"
         if self._head_left < 0:
             return f"no answer: a head of more than {MAX_HEAD} bytes"
+        if code == pycurl.E_OPERATION_TIMEDOUT:  # libcurl's words depend on its version and on the step
+            return f"no answer: timed out after {self._timeout_ms} ms"
         return f"no answer: {text}"
 
     def _open_socket(self, _: int, address: tuple[int, int, int, tuple[str, int]]) -> socket.socket | int:
