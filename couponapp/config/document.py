@@ -1,15 +1,16 @@
 """Writes the tables of `docs/settings.md`: `make settings-doc`.
 
-The tables are generated from the declarations in `settings.py`. They stand between two marker lines;
-the prose around them is written by hand.
+The tables are generated from the declarations in `settings.py` and the docstrings below them. They
+stand between two marker lines; the prose around them is written by hand.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from couponapp.config import parsers, settings
 
@@ -35,10 +36,14 @@ def filled(text: str) -> str:
         ValueError: the document does not have the two marker lines.
     """
     lines = []
+    help_texts = read_help_texts()
     for spec in settings.specs():
         if spec.name in _SECTIONS:
             lines += ["", f"### {_SECTIONS[spec.name]}", "", "| name | default | meaning |", "|---|---|---|"]
-        lines.append(_row(spec.metadata))
+        default, parse = spec.metadata["default"], spec.metadata["parse"]
+        allowed = f" Allowed: {parse.low} to {parse.high}." if isinstance(parse, parsers.Integer) else ""
+        shown = f"`{default}`" if default else "unset"
+        lines.append(f"| `{spec.metadata['env']}` | {shown} | {help_texts[spec.name]}{allowed} |")
     tables = "\n".join([*lines, "", ""])
     document, count = _TABLES.subn(lambda _: tables, text)
     if count != 1:
@@ -46,10 +51,17 @@ def filled(text: str) -> str:
     return document
 
 
-def _row(declared: Mapping[str, Any]) -> str:
-    default, parse = declared["default"], declared["parse"]
-    allowed = f" Allowed: {parse.low} to {parse.high}." if isinstance(parse, parsers.Integer) else ""
-    return f"| `{declared['env']}` | {f'`{default}`' if default else 'unset'} | {declared['help']}{allowed} |"
+def read_help_texts() -> dict[str, str]:
+    """Return the docstring below each setting, on one line, by the attribute's name.
+
+    Python keeps no docstrings of attributes, so they are read from the source.
+    """
+    texts = {}
+    for pair in itertools.pairwise(ast.walk(ast.parse(inspect.getsource(settings.Settings)))):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = " ".join(text.split())
+    return texts
 
 
 if __name__ == "__main__":

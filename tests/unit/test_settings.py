@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from couponapp.config import settings
-from couponapp.config.document import DOCUMENT, filled
+from couponapp.config.document import DOCUMENT, filled, read_help_texts
 from couponapp.errors import ConfigurationError
 from couponapp.local.postgres import free_port
 from tests.support.servers import JWT_SECRET, ROOT, SECRET_KEY, service_environ
 
 SPECS = {str(spec.metadata["env"]): spec for spec in settings.specs()}
+HELP_TEXTS = read_help_texts()
 SECRETS = ("COUPON_SECRET_KEY", "COUPON_JWT_SECRET")
 
 
@@ -33,7 +34,7 @@ def test_every_setting_has_a_default_that_passes_its_own_check_and_a_help_text(n
     assert isinstance(metadata["default"], str)
     if metadata["default"]:
         metadata["parse"](metadata["default"])
-    assert re.fullmatch(r"[A-Z0-9].{10,}\.", metadata["help"], re.DOTALL)
+    assert re.fullmatch(r"[A-Z0-9].{10,}\.", HELP_TEXTS[SPECS[name].name], re.DOTALL)
 
 
 def test_every_name_is_given_once() -> None:
@@ -73,7 +74,7 @@ def test_a_document_without_the_marker_lines_is_refused() -> None:
 
 def test_every_help_text_is_made_of_sentences_and_fits_into_a_cell_of_a_table() -> None:
     for name, spec in SPECS.items():
-        text = spec.metadata["help"]
+        text = HELP_TEXTS[spec.name]
         assert re.fullmatch(r"[A-Z`][^|\n]{20,}\.", text), name
         assert not re.search(r"(?i)\b(unset|default)[^.]*\bis `[^`]+`\.", text), f"{name}: the table shows the default"
 
