@@ -23,12 +23,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from couponapp import __version__
 from couponapp.config import settings
 from couponapp.local.postgres import free_port
 from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
 from couponapp.web.api.openapi import document
-from couponapp.web.inputs import MAX_BODY_BYTES
+from couponapp.web.inputs import DEFAULT_PAGE, MAX_BODY_BYTES, MAX_ID, MAX_PAGE
 from tests.support.servers import service_environ
 from tests.support.shape import told
 
@@ -100,6 +101,15 @@ def test_the_service_shows_the_document(app: Flask) -> None:
     response = app.test_client().get("/openapi.json")
     assert response.mimetype == "application/json"
     assert response.json == document()
+
+
+def test_the_document_tells_the_version_and_the_limits_of_the_inputs() -> None:
+    paths = document()["paths"]
+    (coupon_id,) = paths["/api/v1/coupons/{couponId}"]["get"]["parameters"]
+    limit, _ = paths["/api/v1/me/coupons"]["get"]["parameters"]
+    assert document()["info"]["version"] == __version__
+    assert coupon_id["schema"]["maximum"] == MAX_ID
+    assert (limit["schema"]["maximum"], limit["schema"]["default"]) == (MAX_PAGE, DEFAULT_PAGE)
 
 
 def test_every_operation_has_an_id_of_its_own(app: Flask) -> None:
