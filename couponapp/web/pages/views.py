@@ -97,9 +97,7 @@ def log_in() -> BaseResponse:
     try:
         token = tokens.sign(settings, request.form.get("user", "").strip(), ttl_s=DEMO_SESSION_S)
     except (Unauthenticated, UnicodeError):
-        response = _page("login.html", next=target, wrong=True)
-        response.status_code = 400
-        return response
+        return make_response(_page("login.html", next=target, wrong=True), 400)
     session.clear()
     answer = redirect(target, 303)
     answer.set_cookie(
