@@ -250,19 +250,15 @@ class _Job:
     def _record(self) -> None:
         pool, channel = self._sender.pool, self._channel
         if sent := self._sent[:]:
-            took = deliveries.mark_sent(pool, channel, [one.notification.outbox_id for one in sent])
+            notified = [one.notification for one in sent]
+            took = deliveries.mark_sent(pool, channel, [one.outbox_id for one in notified])
             del self._sent[: len(sent)]
             metrics.NOTIFICATIONS_SENT.labels(channel).inc(len(took))
             seconds = metrics.NOTIFICATION_SECONDS.labels(channel)
             for took_s in took:
                 seconds.observe(took_s)
-            for one in sent:
-                log.info(
-                    "notified: issuance %d of coupon %d, %s",
-                    one.notification.issuance_id,
-                    one.notification.coupon_id,
-                    channel,
-                )
+            for one in notified:
+                log.info("notified: issuance %d of coupon %d, %s", one.issuance_id, one.coupon_id, channel)
         if failed := self._failed[:]:
             deliveries.reschedule(pool, channel, failed)
             del self._failed[: len(failed)]
