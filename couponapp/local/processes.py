@@ -45,9 +45,9 @@ class Child:
         self._end_signal = end_signal
         self._pid_file = run_dir / f"{name}.pid"
         self.process = subprocess.Popen(
-            [str(word) for word in command],
+            command,
             cwd=directory,
-            env=None if environ is None else dict(environ),
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -60,9 +60,8 @@ class Child:
         return self.process.poll()
 
     def ask_to_end(self) -> None:
-        """Send the end signal."""
-        if self.exit_code() is None:
-            self.process.send_signal(self._end_signal)
+        """Send the end signal; nothing happens once the process has ended."""
+        self.process.send_signal(self._end_signal)
 
     def wait_or_kill(self, timeout_s: float) -> None:
         """Wait for the end; after `timeout_s` seconds kill the process and its children."""

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from redis import RedisError
@@ -71,7 +71,9 @@ def _run(stop: StopSignal, stack: ExitStack) -> None:
     config = settings.load(chosen)
     config.require_for_worker()
     coupon_id = _prepare_database(config)
-    stack.enter_context(_local_env_file(chosen))
+    # While the service runs, for `flask …` in another terminal.
+    stack.callback(LOCAL_ENV_FILE.unlink, missing_ok=True)
+    _write_env_file(LOCAL_ENV_FILE, chosen)
     if stop.is_set():
         return
     supervisor = Supervisor(RUN_DIR, {**os.environ, **chosen}, list(servers.values()))
@@ -137,16 +139,12 @@ def _start_servers(config: Settings, secret: Mapping[str, str], stack: ExitStack
     servers: dict[str, EmbeddedServer] = {}
     if not config.database_url:
         report("starting PostgreSQL")
-        password = secret["POSTGRES_PASSWORD"]
-        servers["DATABASE_URL"] = EmbeddedPostgres(VAR / "postgres", password=password, port=free_port())
-        stack.callback(servers["DATABASE_URL"].end)
-        servers["DATABASE_URL"].start(RUN_DIR)
+        postgres = EmbeddedPostgres(VAR / "postgres", password=secret["POSTGRES_PASSWORD"], port=free_port())
+        servers["DATABASE_URL"] = stack.enter_context(postgres.running(RUN_DIR))
     if not config.redis_url:
         report("starting Valkey")
-        password = secret["VALKEY_PASSWORD"]
-        servers["REDIS_URL"] = EmbeddedValkey(VAR / "valkey", password=password, port=free_port())
-        stack.callback(servers["REDIS_URL"].end)
-        servers["REDIS_URL"].start(RUN_DIR)
+        valkey = EmbeddedValkey(VAR / "valkey", password=secret["VALKEY_PASSWORD"], port=free_port())
+        servers["REDIS_URL"] = stack.enter_context(valkey.running(RUN_DIR))
     for env, url in (("REDIS_URL", config.redis_url), ("COUPON_RQ_URL", config.rq_url)):
         try:
             if url:
@@ -164,25 +162,12 @@ def _prepare_database(config: Settings) -> int | None:
     except Unavailable as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"DATABASE_URL: cannot be reached: {reason}") from error
-    pool = Pool(config.database_url, name="local", max_size=1, timeouts=Timeouts.within(10_000))
-    try:
+    with closing(Pool(config.database_url, name="local", max_size=1, timeouts=Timeouts.within(10_000))) as pool:
         if not coupons.list_all(pool):
             coupons.create(pool, name=DEMO_NAME, total=DEMO_TOTAL, opens_at=0.0, closes_at=DEMO_OPEN_S)
             report(f"created a demo coupon of {DEMO_TOTAL:,} pieces")
         open_coupons = coupons.list_open(pool)
         return int(open_coupons[-1]["id"]) if open_coupons else None
-    finally:
-        pool.close()
-
-
-@contextmanager
-def _local_env_file(chosen: Mapping[str, str]) -> Iterator[None]:
-    """Write the chosen settings to `var/local.env` while the service runs, for `flask …` in another terminal."""
-    _write_env_file(LOCAL_ENV_FILE, chosen)
-    try:
-        yield
-    finally:
-        LOCAL_ENV_FILE.unlink(missing_ok=True)
 
 
 def _write_env_file(path: Path, values: Mapping[str, str]) -> None:
@@ -206,14 +191,12 @@ def _wait_until_ready(config: Settings, supervisor: Supervisor, stop: StopSignal
 
 
 def _is_ready(config: Settings) -> bool:
-    connection = http.client.HTTPConnection(_reachable_host(config), config.port, timeout=2)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    with closing(http.client.HTTPConnection(_reachable_host(config), config.port, timeout=2)) as connection:
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
 
 
 def _reachable_host(config: Settings) -> str:
