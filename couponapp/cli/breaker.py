@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from flask.cli import AppGroup
 
-from couponapp.cli.output import json_option, one_line_errors, operator_pool, print_rows
+from couponapp.cli.output import operator_pool, operators_command, print_rows
 from couponapp.guards.circuit_breaker import Forced
 from couponapp.operating import switches
 from couponapp.storage.pool import Pool
@@ -16,8 +16,7 @@ breaker_commands = AppGroup("breaker", help="The circuit breaker around issuing,
 @breaker_commands.command("force")
 @click.argument("forced", metavar="open|closed|auto", type=click.Choice([str(one) for one in Forced]))
 @click.option("--note", default="", help="Who changes it and why.")
-@json_option
-@one_line_errors
+@operators_command
 def force_breaker(forced: str, note: str, json_output: bool) -> None:
     """Refuse all attempts (open), let all through (closed), or follow the rules (auto).
 
@@ -29,8 +28,7 @@ def force_breaker(forced: str, note: str, json_output: bool) -> None:
 
 
 @breaker_commands.command("show")
-@json_option
-@one_line_errors
+@operators_command
 def show_breaker(json_output: bool) -> None:
     """Print the current setting. The state in each web process is in /metrics."""
     _print_breaker(operator_pool(), json_output)

@@ -14,9 +14,8 @@ from flask.cli import AppGroup
 from couponapp.cli.output import (
     ID,
     as_text,
-    json_option,
-    one_line_errors,
     operator_pool,
+    operators_command,
     parse_moment,
     print_json,
     print_rows,
@@ -35,8 +34,7 @@ coupon_id = click.argument("coupon_id", metavar="ID", type=ID)
 @click.option("--opens-at", default="now", show_default=True, help="ISO 8601, now, or an offset such as +10m.")
 @click.option("--closes-at", required=True, help="ISO 8601, or an offset such as +2h.")
 @click.option("--valid-days", default=30, show_default=True, help="For how many days an issued coupon is valid.")
-@json_option
-@one_line_errors
+@operators_command
 def create(name: str, total: int, opens_at: str, closes_at: str, valid_days: int, json_output: bool) -> None:
     """Create a coupon. Times without a UTC offset are in COUPON_TIME_ZONE."""
     pool = operator_pool()
@@ -52,8 +50,7 @@ def create(name: str, total: int, opens_at: str, closes_at: str, valid_days: int
 
 
 @coupon_commands.command("list")
-@json_option
-@one_line_errors
+@operators_command
 def list_coupons(json_output: bool) -> None:
     """Print all coupons."""
     _print(coupons.list_all(operator_pool()), json_output)
@@ -61,8 +58,7 @@ def list_coupons(json_output: bool) -> None:
 
 @coupon_commands.command()
 @coupon_id
-@json_option
-@one_line_errors
+@operators_command
 def show(coupon_id: int, json_output: bool) -> None:
     """Print one coupon."""
     _print_one(operator_pool(), coupon_id, json_output)
@@ -71,8 +67,7 @@ def show(coupon_id: int, json_output: bool) -> None:
 def _add_change(name: str, change: Callable[[Pool, int], None]) -> None:
     @coupon_commands.command(name, help=(change.__doc__ or "").split("\n", 1)[0])
     @coupon_id
-    @json_option
-    @one_line_errors
+    @operators_command
     def command(coupon_id: int, json_output: bool) -> None:
         pool = operator_pool()
         change(pool, coupon_id)
@@ -87,8 +82,7 @@ _add_change("close", coupons.close)
 @coupon_commands.command()
 @coupon_id
 @click.argument("pieces", metavar="N", type=int)
-@json_option
-@one_line_errors
+@operators_command
 def restock(coupon_id: int, pieces: int, json_output: bool) -> None:
     """Add N pieces."""
     pool = operator_pool()
@@ -98,8 +92,7 @@ def restock(coupon_id: int, pieces: int, json_output: bool) -> None:
 
 @coupon_commands.command("verify")
 @click.argument("coupon_id", metavar="[ID]", type=ID, required=False)
-@json_option
-@one_line_errors
+@operators_command
 def verify_coupons(coupon_id: int | None, json_output: bool) -> None:
     """Check the invariants. If any is broken, print the rows and exit with 1."""
     report = verify.verify(operator_pool(), coupon_id)
@@ -116,8 +109,7 @@ def verify_coupons(coupon_id: int | None, json_output: bool) -> None:
 
 @coupon_commands.command()
 @coupon_id
-@json_option
-@one_line_errors
+@operators_command
 def export(coupon_id: int, json_output: bool) -> None:
     """Print every issuance of a coupon as CSV, or as one JSON object per line."""
     columns = ["id", "coupon_id", "user_id", "code", "issued_at", "expires_at", "sent_at"]

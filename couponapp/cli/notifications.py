@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from flask.cli import AppGroup
 
-from couponapp.cli.output import ID, json_option, one_line_errors, operator_pool, print_json, print_rows
+from couponapp.cli.output import ID, operator_pool, operators_command, print_rows, print_text
 from couponapp.config import settings
 from couponapp.notifying import dead_letters
 
@@ -20,8 +20,7 @@ all_letters = click.option("--all", "everything", is_flag=True, help="All dead l
 @click.option(
     "--limit", default=1_000, show_default=True, type=click.IntRange(1, 1_000_000), help="Maximum number of rows."
 )
-@json_option
-@one_line_errors
+@operators_command
 def dead(limit: int, json_output: bool) -> None:
     """Print the dead letters, oldest first, each with its reason."""
     print_rows(dead_letters.oldest(operator_pool(), limit=limit), json_output, empty="no dead letters")
@@ -30,24 +29,22 @@ def dead(limit: int, json_output: bool) -> None:
 @notification_commands.command()
 @letter_ids
 @all_letters
-@json_option
-@one_line_errors
+@operators_command
 def retry(ids: tuple[int, ...], everything: bool, json_output: bool) -> None:
     """Try dead letters again: those with these ids, or all, on the channels that failed."""
     chosen = _chosen(ids, everything)
     count = dead_letters.retry(operator_pool(), chosen, give_up_s=settings.load().notify_give_up_h * HOUR_S)
-    print_json({"retried": count}) if json_output else click.echo(f"{count} will be tried again")
+    print_text(f"{count} will be tried again", {"retried": count}, json_output)
 
 
 @notification_commands.command()
 @letter_ids
 @all_letters
-@json_option
-@one_line_errors
+@operators_command
 def drop(ids: tuple[int, ...], everything: bool, json_output: bool) -> None:
     """Drop dead letters for good: those with these ids, or all. Their holders are not notified."""
     count = dead_letters.drop(operator_pool(), _chosen(ids, everything))
-    print_json({"dropped": count}) if json_output else click.echo(f"{count} given up")
+    print_text(f"{count} given up", {"dropped": count}, json_output)
 
 
 def _chosen(ids: tuple[int, ...], everything: bool) -> tuple[int, ...] | None:

@@ -21,12 +21,12 @@ TIMEOUTS = Timeouts(total_s=65.0, wait_s=5.0, lock_ms=5_000, statement_ms=60_000
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 ID = click.IntRange(1, 2**63 - 1)  # PostgreSQL's bigint
-json_option = click.option("--json", "json_output", is_flag=True, help="Print JSON.")
 
 
-def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn an error of `couponapp.errors` into one line and exit code 1."""
+def operators_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option `--json` to a command, and turn an error of `couponapp.errors` into one line and exit code 1."""
 
+    @click.option("--json", "json_output", is_flag=True, help="Print JSON.")
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
@@ -78,6 +78,14 @@ def parse_span_s(text: str) -> int | None:
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=as_text()))
+
+
+def print_text(text: str, members: dict[str, Any], json_output: bool) -> None:
+    """Print text, or as JSON what it says."""
+    if json_output:
+        print_json(members)
+    else:
+        click.echo(text)
 
 
 def print_rows(rows: Sequence[dict[str, Any]], json_output: bool, *, empty: str, single: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from couponapp.auth import tokens
-from couponapp.cli.output import json_option, one_line_errors, parse_span_s, print_json
+from couponapp.cli.output import operators_command, parse_span_s, print_text
 from couponapp.config import settings
 from couponapp.errors import InvalidRequest, Unauthenticated
 from couponapp.storage import migrations
@@ -15,8 +15,7 @@ from couponapp.storage import migrations
 @click.argument("user")
 @click.option("--role", default="", help="The role claim, for example admin.")
 @click.option("--ttl", default="1h", show_default=True, help="For how long it is valid: 30s, 10m, 1h, 7d.")
-@json_option
-@one_line_errors
+@operators_command
 def token(user: str, role: str, ttl: str, json_output: bool) -> None:
     """Print a token for USER, signed with COUPON_JWT_SECRET."""
     ttl_s = parse_span_s(ttl)
@@ -26,21 +25,15 @@ def token(user: str, role: str, ttl: str, json_output: bool) -> None:
         signed = tokens.sign(settings.load(), user, ttl_s=ttl_s, role=role)
     except Unauthenticated as error:
         raise InvalidRequest("USER: 1 to 128 printable characters") from error
-    if json_output:
-        print_json({"token": signed, "user": user, "expiresInSeconds": ttl_s})
-    else:
-        click.echo(signed)
+    print_text(signed, {"token": signed, "user": user, "expiresInSeconds": ttl_s}, json_output)
 
 
 @click.command()
-@json_option
-@one_line_errors
+@operators_command
 def migrate(json_output: bool) -> None:
     """Apply all missing migrations to the database."""
     config = settings.load()
     config.require("database_url")
     applied = [f"{m.version:04}_{m.name}" for m in migrations.migrate(config.database_url)]
-    if json_output:
-        print_json({"applied": applied})
-    else:
-        click.echo("\n".join(f"applied {name}" for name in applied) or "up to date")
+    text = "\n".join(f"applied {name}" for name in applied) or "up to date"
+    print_text(text, {"applied": applied}, json_output)
