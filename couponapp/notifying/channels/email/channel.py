@@ -6,12 +6,11 @@ import smtplib
 import ssl
 import threading
 import time
-from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 from email.utils import formatdate
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 from couponapp.config.parsers import EMAIL
@@ -27,28 +26,6 @@ KEEP_IDLE_S = 20.0
 MAX_PER_CONNECTION = 100
 
 _watchdog = Watchdog()
-
-
-@dataclass(frozen=True)
-class Server:
-    """A mail server and its login.
-
-    Attributes:
-        scheme: `smtp` requires STARTTLS, `smtps` is TLS from the start, `smtp+plain` is unencrypted.
-    """
-
-    scheme: str
-    host: str
-    port: int
-    user: str
-    password: str
-
-    @classmethod
-    def from_url(cls, url: str) -> Server:
-        """Read `scheme://[user:password@]host[:port]`."""
-        parts = urlsplit(url)
-        login = unquote(parts.username or ""), unquote(parts.password or "")
-        return cls(parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme], *login)
 
 
 class EmailChannel:
@@ -69,14 +46,15 @@ class EmailChannel:
         """Open no connection yet.
 
         Args:
-            url: the server, see `Server.from_url`.
+            url: the server, as `scheme://[user:password@]host[:port]`. `smtp` requires STARTTLS, `smtps` is TLS from
+                the start, `smtp+plain` is unencrypted.
             sender: the `From` address.
             recipient: the `To` address, with `{user_id}` in it.
             time_zone: of the times in the text.
             timeout_s: maximum duration of one send, in seconds.
             tls: trusted authorities; the system's if left out.
         """
-        self._server = Server.from_url(url)
+        self._server = urlsplit(url)
         self._sender = sender
         self._recipient = recipient
         self._time_zone = time_zone
@@ -132,7 +110,7 @@ class EmailChannel:
 class _Session:
     """A connection to the server, opened on demand and reused."""
 
-    def __init__(self, server: Server, tls: ssl.SSLContext, timeout_s: float, own_name: str) -> None:
+    def __init__(self, server: SplitResult, tls: ssl.SSLContext, timeout_s: float, own_name: str) -> None:
         self._server = server
         self._tls = tls
         self._timeout_s = timeout_s
@@ -172,7 +150,8 @@ class _Session:
 
     def _open(self) -> smtplib.SMTP:
         give_up_s = time.monotonic() + self._timeout_s
-        if self._server.scheme == "smtps":
+        scheme, host = self._server.scheme, self._server.hostname or ""
+        if scheme == "smtps":
             smtp: smtplib.SMTP = smtplib.SMTP_SSL(
                 local_hostname=self._own_name, timeout=self._timeout_s, context=self._tls
             )
@@ -180,15 +159,15 @@ class _Session:
             smtp = smtplib.SMTP(local_hostname=self._own_name, timeout=self._timeout_s)
         # The constructor would connect before the watchdog can see the socket, so it gets no host;
         # the certificate is checked against this name.
-        smtp._host = self._server.host  # type: ignore[attr-defined]  # smtplib has no other way
+        smtp._host = host  # type: ignore[attr-defined]  # smtplib has no other way
         self._smtp, self._used = smtp, 0
-        code, said = smtp.connect(self._server.host, self._server.port)
+        code, said = smtp.connect(host, self._server.port or DEFAULT_PORTS[scheme])
         if code != 220:
             raise smtplib.SMTPConnectError(code, said)
-        if self._server.scheme == "smtp":
+        if scheme == "smtp":
             smtp.starttls(context=self._tls)
-        if self._server.user:
-            smtp.login(self._server.user, self._server.password)
+        if self._server.username:
+            smtp.login(unquote(self._server.username), unquote(self._server.password or ""))
         if time.monotonic() > give_up_s:
             raise TimeoutError("the session took too long to open")
         return smtp
