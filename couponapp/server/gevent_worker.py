@@ -248,13 +248,10 @@ def _count(status: int) -> None:
 
 
 def _response(status: int, code: str, req: Any) -> bytes:
-    from werkzeug.datastructures import LanguageAccept  # noqa: PLC0415  # as in read_body
-    from werkzeug.http import parse_accept_header  # noqa: PLC0415  # as in read_body
-
-    from couponapp.web.responses import LANGUAGES, RESPONSES  # noqa: PLC0415  # as in read_body
+    from couponapp.web.responses import RESPONSES, preferred_language  # noqa: PLC0415  # as in read_body
 
     accepted = ",".join(value for name, value in (req.headers if req else ()) if name == "ACCEPT-LANGUAGE")
-    language = parse_accept_header(accepted, LanguageAccept).best_match(LANGUAGES) or "ko"
+    language = preferred_language(accepted)
     message = getattr(RESPONSES[code], language)
     body = json.dumps({"success": False, "code": code, "message": message, "data": None}, ensure_ascii=False).encode()
     head = (

@@ -81,9 +81,7 @@ def _frameworks(error: HTTPException) -> Response:
     status = error.code or 500
     if status in (301, 302, 303, 307, 308):
         return make_response(error.get_response())
-    code = CODE_OF_STATUS.get(status)
-    if code is None:
-        code = "INVALID_REQUEST" if 400 <= status < 500 else "INTERNAL_ERROR"
+    code = CODE_OF_STATUS.get(status, "INVALID_REQUEST" if 400 <= status < 500 else "INTERNAL_ERROR")
     allow = error.get_response().headers.get("Allow")
     return _respond(code, status=status, headers={"Allow": allow} if allow else {})
 

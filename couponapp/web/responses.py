@@ -95,12 +95,13 @@ CODE_OF_STATUS = {
 
 
 def language() -> str:
-    """Return `ko`, or `en` where the request's Accept-Language prefers it."""
-    return _preferred(request.environ.get("HTTP_ACCEPT_LANGUAGE", ""))
+    """Return the language of the request: see `preferred_language`."""
+    return preferred_language(request.environ.get("HTTP_ACCEPT_LANGUAGE", ""))
 
 
 @lru_cache(maxsize=256)
-def _preferred(accept_language: str) -> str:
+def preferred_language(accept_language: str) -> str:
+    """Return `ko`, or `en` where a header Accept-Language prefers it."""
     return parse_accept_header(accept_language, LanguageAccept).best_match(LANGUAGES) or "ko"
 
 
