@@ -39,7 +39,7 @@ def register(app: Flask) -> None:
     """Handle every error: ours, the framework's and unexpected ones."""
     app.register_error_handler(CouponAppError, _ours)
     app.register_error_handler(RateLimitExceeded, lambda error: _ours(too_many_requests(error)))
-    app.register_error_handler(CSRFError, _csrf)
+    app.register_error_handler(CSRFError, lambda _: _respond("INVALID_REQUEST", detail="CSRF"))
     app.register_error_handler(HTTPException, _frameworks)
     app.register_error_handler(Exception, _unexpected)
 
@@ -71,10 +71,6 @@ def _ours(error: CouponAppError) -> Response:
         report_unavailable(error)
     detail = str(error) if isinstance(error, InvalidRequest) else ""
     return _respond(error.code, detail=detail, headers=headers_of(error))
-
-
-def _csrf(error: CSRFError) -> Response:
-    return _respond("INVALID_REQUEST", detail="CSRF")
 
 
 def _frameworks(error: HTTPException) -> Response:

@@ -56,6 +56,7 @@ class EmailChannel:
         """
         self._server = urlsplit(url)
         self._sender = sender
+        self._domain = sender.rpartition("@")[2]
         self._recipient = recipient
         self._time_zone = time_zone
         self._timeout_s = timeout_s
@@ -86,13 +87,12 @@ class EmailChannel:
     def _mail(self, notification: Notification, recipient: str) -> EmailMessage:
         message = render(notification, self._time_zone)
         mail = EmailMessage(SMTP_POLICY)
-        domain = self._sender.rpartition("@")[2]
         mail["From"] = Address(addr_spec=self._sender)
         mail["To"] = Address(addr_spec=recipient)
         mail["Subject"] = " ".join(message.subject.split())
         mail["Date"] = formatdate(notification.created_at.timestamp())
         # The same on every try, so that a mailbox can drop a repeat.
-        mail["Message-ID"] = f"<{notification.key}@{domain}>"
+        mail["Message-ID"] = f"<{notification.key}@{self._domain}>"
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: asks for no automatic replies
         mail.set_content(message.text, cte="base64")
         mail.add_alternative(message.html, subtype="html", cte="base64")
@@ -102,8 +102,7 @@ class EmailChannel:
         """Return this thread's session, which is kept from mail to mail."""
         found: _Session | None = getattr(self._own, "session", None)
         if found is None:
-            domain = self._sender.rpartition("@")[2]
-            found = self._own.session = _Session(self._server, self._tls, self._timeout_s, domain)
+            found = self._own.session = _Session(self._server, self._tls, self._timeout_s, self._domain)
         return found
 
 
