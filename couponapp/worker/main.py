@@ -74,17 +74,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _supervise(parts: tuple[str, ...], metrics: WorkerMetrics) -> int:
     stop = _stop_on_signal()
-    children: dict[str, subprocess.Popen[bytes]] = {}
-    while not stop.is_set():
-        for part in parts:
-            child = children.get(part)
-            if child is not None and child.poll() is None:
-                continue
-            if child is not None:
+    children = {part: _start(part, metrics.environ()) for part in parts}
+    while not stop.wait(RESTART_DELAY_S):
+        for part, child in children.items():
+            if child.poll() is not None:
                 log.warning("worker: %s ended with %s, restarting it", part, child.returncode)
                 metrics.forget(child.pid)
-            children[part] = _start(part, metrics.environ())
-        stop.wait(RESTART_DELAY_S)
+                children[part] = _start(part, metrics.environ())
     for child in children.values():
         child.terminate()
     for child in children.values():
