@@ -11,67 +11,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 import pytest
-from werkzeug.middleware.proxy_fix import ProxyFix
 
-from couponapp.web.proxies import TrustedProxies
 from tests.support.databases import Databases
+from tests.support.forwarded import BEHIND_ONE, BEHIND_TWO, CLIENT, FIRST, FORGED, PEER, Cases
 from tests.support.servers import ROOT, Web, end, running_web, service_environ, wait_until
 
 APP = "tests.support.address_app:app"
-PEER = "127.0.0.1"  # the last proxy, as gunicorn sees it
-CLIENT = "203.0.113.9"
-FORGED = "198.51.100.66"
-FIRST = "10.0.0.7"  # the first of two proxies, as the second one has appended it
-
-# Lines of X-Forwarded-For as they arrive, and the address that counts.
-Cases = dict[str, tuple[list[str], str]]
-
-BEHIND_ONE: Cases = {
-    "the client sent none": ([CLIENT], CLIENT),
-    "the client sent one": ([f"{FORGED}, {CLIENT}"], CLIENT),
-    "the client sent many": ([", ".join([FORGED] * 200 + [CLIENT])], CLIENT),
-    "the proxy added a line": ([FORGED, CLIENT], CLIENT),
-    "no blank": ([f"{FORGED},{CLIENT}"], CLIENT),
-    "blanks and tabs": ([f"{FORGED} ,\t {CLIENT}\t "], CLIENT),
-    "the client sent garbage": ([f"<script>, {CLIENT}"], CLIENT),
-    "the client sent an empty entry": ([f", ,{CLIENT}"], CLIENT),
-    "the client sent the proxy's address": ([f"{PEER}, {CLIENT}"], CLIENT),
-    "the client sent a quotation mark": ([f'"{FORGED}, {CLIENT}'], CLIENT),
-    "the client sent one at the end": ([f'{FORGED}", {CLIENT}'], CLIENT),
-    "the client sent a backslash": ([f'"\\", {CLIENT}'], CLIENT),
-    "the client sent no ASCII": ([f"\xff\xe9, {CLIENT}"], CLIENT),
-    "IPv6": ([f"{FORGED}, 2001:db8::9"], "2001:db8::9"),
-    "IPv6 in another spelling": (["2001:DB8:0:0::0009"], "2001:db8::9"),
-    "IPv4 as IPv6": ([f"::ffff:{CLIENT}"], CLIENT),
-    "IPv4 with a port": ([f"{CLIENT}:4711"], CLIENT),
-    "IPv6 with a port": (["[2001:db8::9]:4711"], "2001:db8::9"),
-    "IPv6 in brackets": (["[2001:db8::9]"], "2001:db8::9"),
-    # The proxy's own entry is no address. Then the peer's, which nobody can have chosen.
-    "unknown": ([f"{FORGED}, unknown"], PEER),
-    "asked over a Unix socket": ([f"{FORGED}, unix:"], PEER),
-    "appended nothing": ([f"{FORGED},"], PEER),
-    "five numbers": (["1.2.3.4.5"], PEER),
-    "one number": (["3405803785"], PEER),
-    "octal": (["0313.0.0161.011"], PEER),
-    "a name": (["localhost"], PEER),
-    "an empty header": ([""], PEER),
-    "no header": ([], PEER),
-}
-BEHIND_TWO: Cases = {
-    "the client sent none": ([f"{CLIENT}, {FIRST}"], CLIENT),
-    "the client sent one": ([f"{FORGED}, {CLIENT}, {FIRST}"], CLIENT),
-    "each added a line": ([FORGED, CLIENT, FIRST], CLIENT),
-    "the client sent a quotation mark": ([f'"{FORGED}, {CLIENT}, {FIRST}'], CLIENT),
-    "the client sent an empty entry": ([f"{FORGED}, , {CLIENT}, {FIRST}"], CLIENT),
-    "the first appended nothing": ([f"{FORGED}, , {FIRST}"], PEER),
-    "the first appended no address": ([f"{FORGED}, unknown, {FIRST}"], PEER),
-    "somebody went past the first": ([FORGED], PEER),
-    "IPv6 with ports": ([f"{FORGED}, [2001:db8::9]:4711, [2001:db8::1]:80"], "2001:db8::9"),
-    "no header": ([], PEER),
-}
 
 # Whatever is used somewhere to tell an address, a scheme, a name or a path.
 FORGERIES = [
@@ -180,41 +127,3 @@ def test_over_a_unix_socket_gunicorn_believes_nothing_either(tmp_path: Path, env
         finally:
             end(process)
     assert found == {"address": "", "scheme": "http", "path": "/_address", "root": ""}
-
-
-# Wrong variants
-
-
-def addresses(proxies: Callable[[WSGIApplication], WSGIApplication], cases: Cases) -> dict[str, str]:
-    """What these proxies make of the cases, without a server."""
-    found: dict[str, str] = {}
-    for what, (values, _) in cases.items():
-        environ: WSGIEnvironment = {"REMOTE_ADDR": PEER, "HTTP_X_FORWARDED_FOR": ",".join(values)}
-
-        def remember(environ: WSGIEnvironment, start_response: Any, what: str = what) -> list[bytes]:
-            found[what] = environ["REMOTE_ADDR"]
-            return []
-
-        proxies(remember)(environ, lambda *_: lambda _: None)
-    return found
-
-
-def wrong(proxies: Callable[[WSGIApplication], WSGIApplication], cases: Cases) -> set[str]:
-    """The cases that these proxies get wrong."""
-    return {what for what, address in addresses(proxies, cases).items() if address != cases[what][1]}
-
-
-def test_the_cases_tell_wrong_variants_from_the_right_one() -> None:
-    assert wrong(lambda app: TrustedProxies(app, 1), BEHIND_ONE) == set()
-    assert wrong(lambda app: TrustedProxies(app, 2), BEHIND_TWO) == set()
-    # One proxy more or less than there are.
-    assert "the client sent one" in wrong(lambda app: TrustedProxies(app, 2), BEHIND_ONE)
-    assert "the client sent one" in wrong(lambda app: TrustedProxies(app, 1), BEHIND_TWO)
-    # None at all.
-    assert "the client sent none" in wrong(lambda app: app, BEHIND_ONE)
-
-
-def test_werkzeugs_way_of_reading_the_list_can_be_forged() -> None:
-    """Why `TrustedProxies` exists; when this fails, werkzeug has changed, and it may go."""
-    assert "the client sent a quotation mark" in wrong(lambda app: ProxyFix(app, x_for=1), BEHIND_ONE)
-    assert addresses(lambda app: ProxyFix(app, x_for=2), BEHIND_TWO)["the first appended nothing"] == FORGED

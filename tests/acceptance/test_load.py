@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
@@ -17,7 +16,6 @@ import psutil
 import pytest
 
 from couponapp.issuing.statement import issue
-from couponapp.web.api.openapi import document
 from loadtest.driver.usage import watching
 from loadtest.load import ledger
 from loadtest.load.options import parse
@@ -156,15 +154,3 @@ def test_the_usage_of_a_process_and_its_children_is_sampled() -> None:
     assert last["busy"].cpu_percent > last["busy"].busiest_percent > 0
     assert last["busy"].rss_bytes > 1_000_000
     assert last["none"].cpu_percent == 0
-
-
-def test_the_locust_file_compiles_and_uses_paths_of_the_api() -> None:
-    source = (ROOT / "loadtest/load/locustfile.py").read_text()
-    compile(source, "locustfile.py", "exec")
-    named = {
-        node.value
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("/api/")
-    }
-    assert len(named) == 4
-    assert named <= set(document()["paths"])

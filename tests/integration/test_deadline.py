@@ -15,7 +15,7 @@ import psutil
 import psycopg
 import pytest
 
-from couponapp.errors import DeadlineExceeded, PoolExhausted, StatementTimedOut
+from couponapp.errors import PoolExhausted, StatementTimedOut
 from couponapp.guards.deadline import Deadline
 from couponapp.issuing.statement import Outcome, issue
 from couponapp.local.postgres import EmbeddedPostgres
@@ -24,24 +24,12 @@ from couponapp.planning import coupons
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool
 from couponapp.storage.watchdog import HasDescriptor, Watch, Watchdog
-from tests.support.clock import Clock
 from tests.support.servers import own_postgres, wait_until
 
 NewCoupon = Callable[..., int]
 SLEEPS = "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
 # Far beyond every bound that is tested, far below the test's own.
 FOREVER_S = 60
-
-
-def test_a_deadline_tells_what_is_left_and_then_refuses() -> None:
-    clock = Clock()
-    deadline = Deadline(1.0, clock=clock)
-    assert deadline.remaining_s() == 1.0
-    clock.move(0.75)
-    assert deadline.remaining_s() == 0.25
-    clock.move(0.25)
-    with pytest.raises(DeadlineExceeded):
-        deadline.remaining_s()
 
 
 def test_a_session_has_its_timeouts_from_the_start_whatever_the_servers_defaults(

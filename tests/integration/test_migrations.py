@@ -99,10 +99,3 @@ def test_an_edited_migration_stops_the_start(empty_url: str, tmp_path: Path) -> 
     migrate(empty_url, write(tmp_path, m0001_a="CREATE TABLE a (n int)"))
     with pytest.raises(ConfigurationError, match=r"0001_a\.sql was edited after it was applied"):
         migrate(empty_url, write(tmp_path, m0001_a="CREATE TABLE a (n bigint)"))
-
-
-def test_gaps_and_odd_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="without gaps"):
-        migrations.read_migrations(write(tmp_path, m0001_a="", m0003_c=""))
-    with pytest.raises(ConfigurationError, match="NNNN"):
-        migrations.read_migrations(write(tmp_path, m2_b=""))

@@ -132,33 +132,6 @@ def test_a_job_releases_what_it_cannot_start_in_its_time(pool: Pool, new_coupon:
     assert count(pool, "sent_at IS NULL AND tries = 0 AND due_at <= now()") == 7
 
 
-def test_a_throttle_spreads_turns_evenly() -> None:
-    now_s = [100.0]
-    throttle = Throttle("5/second", clock=lambda: now_s[0])
-    assert throttle.take() == 0.0
-    assert throttle.take() == pytest.approx(0.2)
-    now_s[0] += 0.21
-    assert throttle.take() == 0.0
-    now_s[0] += 60.0
-    assert [throttle.take() > 0 for _ in range(3)] == [False, True, True]  # unused turns do not accumulate
-
-
-def test_a_throttle_keeps_its_rate_when_the_process_wakes_up_late_and_exceeds_it_only_briefly() -> None:
-    now_s, taken = [100.0], 0
-    throttle = Throttle("350/second", clock=lambda: now_s[0])
-    for _ in range(100):
-        while (pause_s := throttle.take()) == 0.0:
-            taken += 1
-        now_s[0] += pause_s + 0.03  # wakes up later than asked
-    rate = taken / (now_s[0] - 100.0)
-    assert rate == pytest.approx(350, rel=0.01)
-    now_s[0] += 3600.0
-    burst = 0
-    while throttle.take() == 0.0:
-        burst += 1
-    assert burst <= 350 * CATCH_UP_S + 1
-
-
 def test_a_channel_keeps_its_rate(
     pool: Pool, new_coupon: NewCoupon, relay: Relay, redis: Redis, receiver: Receiver
 ) -> None:

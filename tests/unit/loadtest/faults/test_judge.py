@@ -23,8 +23,6 @@ from loadtest.faults.fault import (
     answers,
 )
 from loadtest.faults.judge import Timeline, broken_answers, shown_issued
-from loadtest.faults.run import run
-from loadtest.faults.verdict import skipped
 
 TIMELINE = Timeline(began_s=2.0, ended_s=5.0)
 PROMISES = Promises("503", answers(201, 503))
@@ -149,18 +147,3 @@ def test_a_user_who_was_shown_two_codes_is_listed_with_both() -> None:
     shown = replace(result(1.0), who="kim", issuance="A")
     refused = replace(result(2.0, status=503), who="lee")
     assert shown_issued([shown, replace(shown, issuance="B"), shown, refused]) == {("kim", "A"), ("kim", "B")}
-
-
-def test_a_fault_that_cannot_be_run_is_skipped_with_a_reason_but_not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CI", raising=False)
-    verdict = skipped("disk full", "503", "needs a C compiler")
-    assert (verdict.word, verdict.broken) == ("skipped", [])
-    assert "needs a C compiler" in verdict.report()
-    monkeypatch.setenv("CI", "true")
-    assert skipped("disk full", "503", "needs a C compiler").word == "BROKEN"
-
-
-def test_a_fault_is_not_run_where_the_machine_lacks_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CI", raising=False)
-    verdict = run(replace(FAULT, lacks=lambda: "PgBouncer is not installed"))
-    assert (verdict.word, verdict.seen) == ("skipped", "PgBouncer is not installed")

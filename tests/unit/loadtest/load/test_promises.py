@@ -8,7 +8,6 @@ import pytest
 
 from loadtest.driver.generator import Result
 from loadtest.driver.usage import Sample
-from loadtest.load import bottleneck
 from loadtest.load.ledger import Ledger
 from loadtest.load.promises import judge
 from loadtest.load.scenarios import BOT, Promises, Scenario
@@ -123,22 +122,3 @@ def test_a_bot_may_be_refused_without_breaking_a_promise_to_others() -> None:
 def test_an_impatient_user_may_give_up() -> None:
     storm = replace(STRICT, patience_s=1.0, tries=3)
     assert "errors" not in broken(with_answer(200, code="GAVE_UP", status=0), scenario=storm)
-
-
-PUNCTUAL = [{"p99_ms": 2.0}]
-
-
-@pytest.mark.parametrize(
-    ("what", "seen", "lateness"),
-    [
-        ("generator itself was late", samples(), [{"p99_ms": 2.0}, {"p99_ms": 80.0}]),
-        ("2 processors were 97 % busy", samples(machine_percent=97.0, web_percent=190.0), PUNCTUAL),
-        ("One process of web used 95 %", samples(web_percent=95.0, machine_percent=60.0), PUNCTUAL),
-        ("or other guests of its host, used 60 %", samples(web_percent=20.0), PUNCTUAL),
-        ("No processor was full", samples(web_percent=78.0), PUNCTUAL),
-    ],
-)
-def test_the_limit_is_reported(what: str, seen: list[Sample], lateness: list[dict[str, float]]) -> None:
-    sentences = " ".join(bottleneck.limits(seen, lateness, processors=2))
-    assert what in sentences
-    assert ("generator itself" in sentences) == (lateness is not PUNCTUAL)

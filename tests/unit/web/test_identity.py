@@ -1,4 +1,4 @@
-"""Tokens signed with the shared secret (HS256)."""
+"""Who the caller is: bearer tokens that are signed with the shared secret (HS256), over HTTP."""
 
 from __future__ import annotations
 

@@ -1,0 +1,27 @@
+"""The limit of a run is reported in sentences."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadtest.driver.usage import Sample
+from loadtest.load import bottleneck
+from tests.support.loadrun import samples
+
+PUNCTUAL = [{"p99_ms": 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("what", "seen", "lateness"),
+    [
+        ("generator itself was late", samples(), [{"p99_ms": 2.0}, {"p99_ms": 80.0}]),
+        ("2 processors were 97 % busy", samples(machine_percent=97.0, web_percent=190.0), PUNCTUAL),
+        ("One process of web used 95 %", samples(web_percent=95.0, machine_percent=60.0), PUNCTUAL),
+        ("or other guests of its host, used 60 %", samples(web_percent=20.0), PUNCTUAL),
+        ("No processor was full", samples(web_percent=78.0), PUNCTUAL),
+    ],
+)
+def test_the_limit_is_reported(what: str, seen: list[Sample], lateness: list[dict[str, float]]) -> None:
+    sentences = " ".join(bottleneck.limits(seen, lateness, processors=2))
+    assert what in sentences
+    assert ("generator itself" in sentences) == (lateness is not PUNCTUAL)

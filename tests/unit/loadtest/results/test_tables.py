@@ -1,0 +1,11 @@
+"""Tables as text and as Markdown."""
+
+from __future__ import annotations
+
+from loadtest.results.tables import as_markdown, as_text
+
+
+def test_a_table_is_as_wide_as_its_cells_or_markdown() -> None:
+    table = [["", "answers/s"], ["bare", "3"]]
+    assert as_text(table) == "      answers/s\nbare          3"
+    assert as_markdown(table) == "|  | answers/s |\n| --- | ---: |\n| bare | 3 |"
