@@ -112,20 +112,6 @@ def test_many_requests_of_one_moment_are_judged_one_after_the_other(redis_url: s
     assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] - before <= 400
 
 
-def test_an_address_has_a_limit_of_its_own_where_one_is_set(redis_url: str) -> None:
-    process = Process(redis_url, LimitRates(MANY, MANY, address_rate="2/minute"))
-    assert [process.passes(f"user-{n}", "192.0.2.7") for n in range(3)] == [True, True, False]
-    assert process.passes("user-3", "192.0.2.8")
-    process.rates = LimitRates(MANY, MANY)
-    assert process.passes("user-4", "192.0.2.7")
-
-
-def test_the_process_limit_is_not_used_up_by_those_who_are_refused_elsewhere(redis_url: str) -> None:
-    process = Process(redis_url, LimitRates("1/minute", MANY, "2/minute"))
-    assert [process.passes("kim") for _ in range(5)] == [True, False, False, False, False]
-    assert [process.passes("lee"), process.passes("park")] == [True, False]
-
-
 def test_all_limits_cost_one_round_trip(redis_url: str, redis: Redis) -> None:
     process = Process(redis_url, LimitRates(MANY, MANY, address_rate=MANY))
     process.passes("kim")  # loads the script
@@ -157,24 +143,6 @@ def test_the_numbers_can_change_while_running(redis_url: str) -> None:
     assert [process.passes("kim"), process.passes("kim")] == [True, False]
     process.rates = LimitRates("3/minute", MANY)
     assert [process.passes("kim") for _ in range(4)] == [True, True, True, False]
-
-
-def test_an_attempt_shows_how_its_user_stands(redis_url: str) -> None:
-    process = Process(redis_url, LimitRates("2/minute", MANY))
-    first, _ = process.hit("kim"), process.hit("kim")
-    assert (first.limit, first.remaining) == (2, 1)
-    assert 1 <= first.reset_s <= 60
-    with pytest.raises(TooManyRequests) as refusal:
-        process.hit("kim")
-    assert refusal.value.limit == 2
-    assert 1 <= refusal.value.retry_after_s <= 60
-
-
-def test_without_redis_each_process_takes_its_part_of_the_limit_of_all() -> None:
-    nobody = f"redis://127.0.0.1:{free_port()}/0"
-    process = Process(nobody, LimitRates("1/minute", "8/minute"), processes=4)
-    assert [process.passes(f"user-{n}") for n in range(4)] == [True, True, False, False]
-    assert not process.passes("user-0")
 
 
 def test_50_threads_at_the_moment_redis_freezes_get_no_error_and_redis_is_used_again(

@@ -70,3 +70,38 @@ def test_windows_that_have_ended_leave_no_trace_in_memory() -> None:
     clock.now_s += 61
     counters.count([Hit("kim", limit)])
     assert len(counters._windows) == 1
+
+
+def passed(processes: int, allowed: int, *, shared: bool) -> int:
+    """How many of a hundred hits one of so many processes lets pass."""
+    counters, one = MemoryCounters(processes, clock=Clock()), Hit("all", RateLimitItemPerMinute(allowed), shared)
+    return sum(not counters.count([one]).refused for _ in range(100))
+
+
+def test_a_process_takes_its_part_of_a_shared_limit_and_at_least_one() -> None:
+    assert passed(4, 8, shared=True) == 2
+    assert passed(4, 7, shared=True) == 1
+    assert passed(4, 2, shared=True) == 1
+    assert passed(4, 8, shared=False) == 8
+
+
+def test_a_window_begins_with_its_first_hit_and_not_with_a_look() -> None:
+    clock = Clock()
+    counters, one = MemoryCounters(1, clock=clock), Hit("kim", RateLimitItemPerMinute(1))
+    counters.count([one], 0)
+    clock.move(30)
+    counters.count([one])
+    clock.move(45)
+    assert counters.count([one]).refused
+    assert counters.count([one]).reset_s == 15
+
+
+def test_what_another_limit_refuses_opens_no_window() -> None:
+    clock = Clock()
+    counters = MemoryCounters(1, clock=clock)
+    own, every = Hit("kim", RateLimitItemPerMinute(5)), Hit("all", RateLimitItemPerMinute(1))
+    counters.count([every])
+    clock.move(59)
+    assert counters.count([own, every]).refused
+    clock.move(2)
+    assert counters.count([own, every]).reset_s == 60

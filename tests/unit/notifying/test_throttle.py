@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from couponapp.notifying.throttle import CATCH_UP_S, Throttle
+from couponapp.notifying.throttle import CATCH_UP_S, MIN_WAIT_S, Throttle
+from tests.support.clock import Clock
 
 
 def test_a_throttle_spreads_turns_evenly() -> None:
@@ -32,3 +33,14 @@ def test_a_throttle_keeps_its_rate_when_the_process_wakes_up_late_and_exceeds_it
     while throttle.take() == 0.0:
         burst += 1
     assert burst <= 350 * CATCH_UP_S + 1
+
+
+def test_a_fast_channel_waits_long_enough_for_several_turns_to_come_together() -> None:
+    throttle = Throttle("1000/second", clock=Clock())
+    waits_s = [throttle.take() for _ in range(2)]
+    assert waits_s == [0.0, MIN_WAIT_S]
+
+
+def test_the_turns_of_a_time_are_as_many_as_the_rate_allows_and_never_none() -> None:
+    throttle = Throttle("30/minute", clock=Clock())
+    assert [throttle.turns(seconds) for seconds in (60.0, 9.0, 1.9, 0.0)] == [30, 4, 1, 1]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
+import pytest
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from couponapp.web.proxies import TrustedProxies
@@ -45,3 +46,25 @@ def test_werkzeugs_way_of_reading_the_list_can_be_forged() -> None:
     """Why `TrustedProxies` exists; when this fails, werkzeug has changed, and it may go."""
     assert "the client sent a quotation mark" in wrong(lambda app: ProxyFix(app, x_for=1), BEHIND_ONE)
     assert addresses(lambda app: ProxyFix(app, x_for=2), BEHIND_TWO)["the first appended nothing"] == FORGED
+
+
+@pytest.mark.parametrize(
+    ("hops", "header", "scheme"),
+    [
+        (1, "https", "https"),
+        (1, "http, https", "https"),
+        (1, "https, http", "http"),
+        (1, "HTTPS", "https"),
+        (1, "https, ftp", "http"),
+        (1, "https,", "http"),
+        (2, "http, https, http", "https"),
+        (2, "https", "http"),
+        (1, "", "http"),
+    ],
+)
+def test_the_scheme_is_the_one_that_the_outermost_trusted_proxy_has_appended(
+    hops: int, header: str, scheme: str
+) -> None:
+    environ: WSGIEnvironment = {"HTTP_X_FORWARDED_PROTO": header, "wsgi.url_scheme": "http"}
+    TrustedProxies(lambda *_: [], hops)(environ, lambda *_: lambda _: None)
+    assert environ["wsgi.url_scheme"] == scheme

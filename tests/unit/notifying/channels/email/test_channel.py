@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from urllib.parse import quote
@@ -19,21 +18,10 @@ from couponapp.errors import ChannelFailed
 from couponapp.local.postgres import free_port
 from couponapp.notifying.channels.email.channel import MAX_PER_CONNECTION, EmailChannel
 from couponapp.notifying.outbox import Notification
+from tests.support import notification
 from tests.support.mailbox import PASSWORD, USER, Mailbox, certificate, running_mailbox
 
-MOMENT = datetime(2026, 11, 23, 2, 36, 58, 796_000, UTC)
-NOTIFICATION = Notification(
-    outbox_id=7,
-    kind="issuance.issued",
-    created_at=MOMENT,
-    issuance_id=42,
-    coupon_id=1,
-    coupon_name="<b>추석</b> & 쿠폰",
-    user_id="minji",
-    code="MZDA-MQV2-QNJK-7CX8-Z746",
-    issued_at=MOMENT,
-    expires_at=MOMENT + timedelta(days=30),
-)
+NOTIFICATION = replace(notification.NOTIFICATION, issuance_id=42, coupon_name="<b>추석</b> & 쿠폰")
 
 
 @pytest.fixture

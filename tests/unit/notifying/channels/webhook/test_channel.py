@@ -30,6 +30,7 @@ from couponapp.notifying.channels.webhook.client import MAX_BODY, MAX_HEAD, Clie
 from couponapp.notifying.outbox import Notification
 from loadtest.testbed.http_receiver import Behaviour, answers, closes_after
 from tests.support.mailbox import certificate
+from tests.support.notification import NOTIFICATION
 from tests.support.receiver import (
     SECRET,
     Receiver,
@@ -42,19 +43,6 @@ from tests.support.receiver import (
 )
 from tests.support.servers import ROOT
 
-MOMENT = datetime(2026, 11, 23, 2, 36, 58, 796_000, UTC)
-NOTIFICATION = Notification(
-    outbox_id=7,
-    kind="issuance.issued",
-    created_at=MOMENT,
-    issuance_id=1,
-    coupon_id=1,
-    coupon_name="첫 구매 감사 5,000원 쿠폰",
-    user_id="minji",
-    code="MZDA-MQV2-QNJK-7CX8-Z746",
-    issued_at=MOMENT,
-    expires_at=MOMENT + timedelta(days=30),
-)
 ACCEPTED = "accepted"
 TIMED_OUT = "no answer: timed out after 500 ms"
 
