@@ -25,3 +25,12 @@ def test_the_limit_is_reported(what: str, seen: list[Sample], lateness: list[dic
     sentences = " ".join(bottleneck.limits(seen, lateness, processors=2))
     assert what in sentences
     assert ("generator itself" in sentences) == (lateness is not PUNCTUAL)
+
+
+def test_the_seconds_before_and_after_the_run_are_left_out() -> None:
+    assert [sample.at_s for sample in bottleneck.during(samples(), 4)] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_without_samples_only_the_generator_can_be_the_limit() -> None:
+    assert bottleneck.limits([], PUNCTUAL, processors=2) == []
+    assert len(bottleneck.limits([], [{"p99_ms": 80.0}], processors=2)) == 1

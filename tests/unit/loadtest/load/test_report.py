@@ -21,3 +21,22 @@ def test_the_page_and_the_text_show_what_is_broken_and_escape_markup(tmp_path: P
     assert "1 of 1 promises were broken: errors" in shown
     assert "&lt;script&gt;" in shown
     assert "<script>" not in shown
+
+
+def test_the_text_shows_responses_latencies_goodput_lateness_and_processes_and_ends_with_the_verdict() -> None:
+    text = report.text(good_record())
+    lines = text.splitlines()
+    assert lines[0] == (
+        "300 requests in 30.0 s: issued 3.33/s, refused 6.67/s, 0 responses of 5xx, 0 requests without a response"
+    )
+    cells = [line.split() for line in lines]
+    assert ["SOLD_OUT", "200", "6.7"] in cells
+    assert ["issue", "300", *["20.0"] * 5] in cells
+    assert ["1", "150", *["0.0"] * 5] in cells
+    assert ["web", "50", "50", "200", "200", "200"] in cells
+    assert lines[-1] == "every promise was kept"
+
+
+def test_the_limits_that_were_found_stand_above_the_verdict() -> None:
+    record = {**good_record(), "limit": ["One process of web used 95 % of a processor."]}
+    assert report.text(record).splitlines()[-3] == "limit: One process of web used 95 % of a processor."

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loadtest.results.machine import publishable, shown_settings
+from loadtest.results.machine import in_words, machine, publishable, shown_settings
 
 
 def test_a_machine_is_published_without_the_build_tag_of_its_system() -> None:
-    machine = {"system": "Linux 6.12.3-of-somebody-7", "processors": 2}
-    assert publishable(machine) == {"system": "Linux 6.12", "processors": 2}
+    mine = {"system": "Linux 6.12.3-of-somebody-7", "processors": 2}
+    assert publishable(mine) == {"system": "Linux 6.12", "processors": 2}
     assert publishable({"system": "Other"}) == {"system": "Other"}
 
 
@@ -21,3 +21,24 @@ def test_secrets_and_addresses_are_not_among_the_settings() -> None:
         }
     )
     assert shown == {"COUPON_LIMIT_USER": "5/minute"}
+
+
+def test_a_machine_is_described_in_one_line_with_its_memory_in_gigabytes() -> None:
+    described = machine()
+    line = in_words({**described, "memory_bytes": 8 * 2**30 - 1, "load_average_before": [0.5, 0.1, 0.1]})
+    assert "\n" not in line
+    assert ", 8 GB, " in line
+    assert line.endswith(f"Python {described['python']}; load average before: 0.5")
+
+
+def test_addresses_and_directories_of_one_run_are_not_shown_and_neither_is_what_is_no_setting() -> None:
+    environ = {
+        "COUPON_METRICS_DIR": "/tmp/x",
+        "COUPON_JWT_JWKS": "https://shop.example/keys",
+        "COUPON_WEBHOOK_URL": "https://shop.example/",
+        "COUPON_WEBHOOK_SECRET": "whsec_x",
+        "DATABASE_URL": "postgresql://u:p@h/d",
+        "PATH": "/bin",
+        "WEB_CONCURRENCY": "2",
+    }
+    assert shown_settings(environ) == {"WEB_CONCURRENCY": "2"}
