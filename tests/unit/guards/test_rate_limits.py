@@ -48,10 +48,10 @@ def test_an_address_has_a_limit_of_its_own_where_one_is_set() -> None:
     assert limits.passes("user-4", "192.0.2.7")
 
 
-def test_an_address_that_looks_like_a_user_or_like_all_counts_for_neither() -> None:
-    limits = Limits(LimitRates("1/minute", "4/minute", address_rate="2/minute"))
-    assert [limits.passes("kim", "kim"), limits.passes("all", "all"), limits.passes("lee", "user:park")] == [True] * 3
-    assert limits.passes("park", "kim")
+def test_a_user_whose_id_is_somebodys_address_counts_for_nobody_else() -> None:
+    limits = Limits(LimitRates("2/minute", MANY, address_rate="2/minute"))
+    assert [limits.passes("kim", "192.0.2.7") for _ in range(3)] == [True, True, False]
+    assert limits.passes("192.0.2.7", "kim")
 
 
 def test_the_process_limit_is_not_used_up_by_those_who_are_refused_elsewhere() -> None:
