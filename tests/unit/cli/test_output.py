@@ -12,8 +12,8 @@ from couponapp.cli.output import one_line_errors, parse_moment, parse_span_s, pr
 from couponapp.errors import CouponNotFound, InvalidRequest
 
 ROWS = [
-    {"id": 1, "name": "치킨", "closed_at": None},
-    {"id": 20, "name": "pizza", "closed_at": datetime(2026, 11, 23, 0, 0, 0, 999_999, UTC)},
+    {"id": 1, "name": "치킨", "left": 3, "closed_at": None},
+    {"id": 20, "name": "pizza", "left": 0, "closed_at": datetime(2026, 11, 23, 0, 0, 0, 999_999, UTC)},
 ]
 
 
@@ -57,9 +57,9 @@ def test_columns_are_aligned_also_behind_korean_letters_which_are_twice_as_wide(
 ) -> None:
     print_rows(ROWS, json_output=False, empty="none")
     assert capsys.readouterr().out.splitlines() == [
-        "id  name   closed_at",
-        "1   치킨",
-        "20  pizza  2026-11-23T09:00:00+09:00",
+        "id  name   left  closed_at",
+        "1   치킨   3",
+        "20  pizza  0     2026-11-23T09:00:00+09:00",
     ]
 
 

@@ -8,62 +8,65 @@ from collections.abc import Iterator
 import pytest
 
 from couponapp.storage.watchdog import Watchdog
+from tests.support.clock import Clock
 
 LONG_S = 600.0
 
 
+Pair = tuple[socket.socket, socket.socket]
+
+
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of a connection; whoever reads gives up after a bound."""
-    ends = socket.socketpair()
+def pairs() -> Iterator[list[Pair]]:
+    """Connections with both their ends; whoever reads gives up after a bound."""
+    made = [socket.socketpair() for _ in range(3)]
+    ends = [end for pair in made for end in pair]
     for end in ends:
         end.settimeout(20)
-    yield ends
+    yield made
     for end in ends:
         end.close()
 
 
-def test_a_connection_whose_time_is_over_is_shut_and_its_reader_wakes_up(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
-    watch = Watchdog().watch(pair[0], 0.0)
-    assert pair[0].recv(1) == b""
+def test_a_connection_whose_time_is_over_is_shut_and_its_reader_wakes_up(pairs: list[Pair]) -> None:
+    connection, _ = pairs[0]
+    watch = Watchdog().watch(connection, 0.0)
+    assert connection.recv(1) == b""
     assert watch.stop()
 
 
-def test_an_earlier_end_is_not_missed_while_a_later_one_is_waited_for(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
-    other, _ = others = socket.socketpair()
+def test_a_time_that_ends_before_all_others_is_noticed_while_the_watchdog_waits(pairs: list[Pair]) -> None:
+    (first, _), (patient, _), (urgent, _) = pairs
     watchdog = Watchdog()
-    later = watchdog.watch(other, LONG_S)
-    watchdog.watch(pair[0], 0.0)
-    assert pair[0].recv(1) == b""
+    watchdog.watch(first, 0.0)
+    assert first.recv(1) == b""  # from now on it waits
+    later = watchdog.watch(patient, LONG_S)
+    watchdog.watch(urgent, 0.0)
+    assert urgent.recv(1) == b""
     assert not later.stop()
-    for one in others:
-        one.close()
 
 
-def test_a_use_that_was_ended_in_time_leaves_the_connection_alone(pair: tuple[socket.socket, socket.socket]) -> None:
-    watchdog, other = Watchdog(), socket.socketpair()
-    assert not watchdog.watch(pair[0], LONG_S).stop()
-    watchdog.watch(other[0], 0.0)
-    other[0].settimeout(20)
-    assert other[0].recv(1) == b""  # the watchdog has looked at all of them
-    pair[1].sendall(b"!")
-    assert pair[0].recv(1) == b"!"
-    for one in other:
-        one.close()
+def test_a_use_that_has_ended_in_time_leaves_the_connection_alone_when_its_time_comes(pairs: list[Pair]) -> None:
+    (connection, peer), (other, _), _ = pairs
+    clock = Clock()
+    watchdog = Watchdog(clock)
+    watch = watchdog.watch(connection, 10.0)
+    assert not watch.stop()
+    clock.move(10.0)
+    watchdog.watch(other, -5.0)  # earlier than the first one, so the watchdog looks at both
+    assert other.recv(1) == b""
+    assert not watch.stop()
+    peer.sendall(b"!")
+    assert connection.recv(1) == b"!"
 
 
-def test_a_connection_that_has_gone_already_does_not_stop_the_watchdog(
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
+def test_a_connection_that_has_gone_already_does_not_stop_the_watchdog(pairs: list[Pair]) -> None:
     class Gone:
         def fileno(self) -> int:
             raise OSError("not connected")
 
+    connection, _ = pairs[0]
     watchdog = Watchdog()
     watchdog.watch(Gone(), 0.0)
-    watchdog.watch(pair[0], 0.0)
-    assert pair[0].recv(1) == b""
+    watchdog.watch(connection, 0.0)
+    assert connection.recv(1) == b""
