@@ -20,7 +20,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     | st.integers()
     | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcㄱ", max_size=3), inner, max_size=4),
-    max_leaves=20,
+    max_leaves=10,
 )
 
 

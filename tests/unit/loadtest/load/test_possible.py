@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from loadtest.load.possible import FROM_THE_START, NEVER, Life, Operated, Times
 
-SPANS = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=6)
+SPANS = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=4)
 
 
-@given(SPANS, st.integers(-1, 21), st.integers(0, 4))
+@given(SPANS, st.integers(-1, 8), st.integers(0, 4))
 def test_merged_spans_meet_exactly_the_moments_that_one_of_them_holds(
     spans: list[tuple[int, int]], from_s: int, length_s: int
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
 from pathlib import Path
 
 from loadtest.load import report
@@ -40,3 +42,14 @@ def test_the_text_shows_responses_latencies_goodput_lateness_and_processes_and_e
 def test_the_limits_that_were_found_stand_above_the_verdict() -> None:
     record = {**good_record(), "limit": ["One process of web used 95 % of a processor."]}
     assert report.text(record).splitlines()[-3] == "limit: One process of web used 95 % of a processor."
+
+
+def test_the_page_holds_its_plots_and_needs_no_other_file(tmp_path: Path) -> None:
+    plots = [tmp_path / "answers.png", tmp_path / "memory.png"]
+    for number, plot in enumerate(plots):
+        plot.write_bytes(b"\x89PNG" + bytes([number]))
+    shown = report.write_page(tmp_path, good_record(), plots).read_text(encoding="utf-8")
+    for plot in plots:
+        assert shown.count(f"data:image/png;base64,{b64encode(plot.read_bytes()).decode()}") == 1
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", shown)
+    assert "http://" not in shown
