@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import click
 import pytest
 
-from couponapp.cli.output import one_line_errors, parse_moment, parse_span_s, print_json, print_rows
+from couponapp.cli.output import operators_command, parse_moment, parse_span_s, print_json, print_rows
 from couponapp.errors import CouponNotFound, InvalidRequest
 
 ROWS = [
@@ -85,11 +85,11 @@ def test_korean_is_readable_in_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_error_of_ours_is_one_line_and_a_bug_is_not_hidden() -> None:
-    @one_line_errors
-    def fails(error: Exception) -> None:
+    @operators_command
+    def fails(error: Exception, json_output: bool) -> None:
         raise error
 
     with pytest.raises(click.ClickException, match="there is no coupon 7"):
-        fails(CouponNotFound("there is no coupon 7"))
+        fails(CouponNotFound("there is no coupon 7"), json_output=False)
     with pytest.raises(ZeroDivisionError):
-        fails(ZeroDivisionError())
+        fails(ZeroDivisionError(), json_output=False)

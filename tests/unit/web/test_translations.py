@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 
 from couponapp.issuing.catalogue import Status
+from couponapp.web.responses import LANGUAGES
 from couponapp.web.translations import WORDS, word
 from tests.support.servers import ROOT
 
@@ -30,10 +31,12 @@ def test_every_status_of_a_coupon_has_a_name() -> None:
     assert {f"status_{status}" for status in Status} <= set(WORDS)
 
 
-def test_a_text_has_the_same_gaps_in_both_languages() -> None:
-    for key, (korean, english) in WORDS.items():
-        assert korean.count("{}") == english.count("{}"), key
-        assert english.isascii(), key
+def test_every_text_is_there_in_both_languages_with_the_same_gaps() -> None:
+    for key, texts in WORDS.items():
+        assert set(texts) == set(LANGUAGES), key
+        assert all(texts.values()), key
+        assert texts["ko"].count("{}") == texts["en"].count("{}"), key
+        assert texts["en"].isascii(), key
 
 
 @pytest.mark.parametrize(("accepted", "expected"), [("en", "Log in"), ("ko", "로그인")])
