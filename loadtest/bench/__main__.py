@@ -15,7 +15,8 @@ from loadtest.bench import compare, document, growth, result, tables
 from loadtest.bench.core import core
 from loadtest.bench.guards import guards
 from loadtest.bench.result import Run
-from loadtest.bench.turns import Group, Seen, send, take_turns
+from loadtest.bench.turns import Group, Seen, take_turns
+from loadtest.driver.generator import closed_loop
 from loadtest.driver.process import sending_process
 from loadtest.results import files
 from loadtest.results.machine import in_words, machine, publishable, shown_settings
@@ -85,16 +86,15 @@ def measured_now(given: argparse.Namespace, parts: Sequence[str]) -> dict[str, A
     seen: list[tuple[Group, Mapping[str, Seen]]] = []
     for part in (part for part in PARTS if part in parts):
         # A service for each part and web servers for each group: idle servers would disturb the others.
-        with running_service(**ENVIRON) as service, sending_process(send) as process:
+        with running_service(**ENVIRON) as service, sending_process(closed_loop) as process:
             settings = shown_settings(service.environ)
-            secret = service.environ["COUPON_JWT_SECRET"]
             for stand in stands[part]:
                 with stand(service) as groups:
                     for group in groups:
                         figures = take_turns(
                             group,
                             process,
-                            secret=secret,
+                            sign=service.token,
                             rounds=given.rounds,
                             seconds=given.seconds,
                             progress=partial(print, flush=True),

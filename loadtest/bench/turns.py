@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.pool import Pool
 
-from couponapp.auth import tokens
-from couponapp.config import settings
 from loadtest.bench import servers
 from loadtest.bench.servers import Memory, Web
 from loadtest.driver.generator import closed_loop
@@ -20,7 +18,6 @@ from loadtest.driver.http_client import request_bytes
 from loadtest.driver.usage import stolen_percent
 
 CLIENTS = 32
-TOKEN_TTL_S = 3600
 WARM_UP_S = 0.5
 # For the first turn: more users per second than any variant was seen to serve on two cores. Later
 # turns have as many as the variant can use, with room to spare, because signing tokens takes time.
@@ -30,6 +27,8 @@ LEAST_USERS = 200
 # A round in which the host took more of the processors than this, in percent, is repeated: it slows
 # variants down that wait for several processes more than others.
 STOLEN_PERCENT = 5.0
+
+Sign = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def take_turns(
     group: Group,
     sender: Pool,
     *,
-    secret: str,
+    sign: Sign,
     rounds: int,
     seconds: float,
     progress: Callable[[str], object] = str,
@@ -114,7 +113,7 @@ def take_turns(
     Args:
         group: the group.
         sender: process that sends.
-        secret: signs the service's tokens.
+        sign: returns a token of the service for a user.
         rounds: how many count. One before them warms up, and as many again may be repeated because the
             host took the processors.
         seconds: length of each turn.
@@ -130,7 +129,7 @@ def take_turns(
     while counted < rounds:
         stolen()
         shown = [
-            (seen[variant.name], _shown(group, variant, number, seen[variant.name], sender, secret, seconds))
+            (seen[variant.name], _shown(group, variant, number, seen[variant.name], sender, sign, seconds))
             for variant in chance.sample(group.variants, len(group.variants))
         ]
         taken = stolen()
@@ -151,7 +150,7 @@ def take_turns(
 
 
 def _shown(
-    group: Group, variant: Variant, number: int, seen: Seen, sender: Pool, secret: str, seconds: float
+    group: Group, variant: Variant, number: int, seen: Seen, sender: Pool, sign: Sign, seconds: float
 ) -> tuple[float, dict[str, float]]:
     """Run one turn; return responses per second, and computing time per response by role, in milliseconds."""
     length_s = seconds if number else min(seconds, WARM_UP_S)
@@ -159,13 +158,11 @@ def _shown(
     count = max(LEAST_USERS, int(users_per_s * length_s))
     # New users on a new coupon each time: no response is ALREADY_ISSUED, and no limit is reached.
     users = variant.users or tuple(f"{group.name}-{variant.name}-{number}-{user}" for user in range(count))
-    config, path = settings.load({"COUPON_JWT_SECRET": secret}), variant.path(len(users))
-    signed = (tokens.sign(config, user, ttl_s=TOKEN_TTL_S) for user in users)
-    requests = [request_bytes(variant.method, path, token) for token in signed]
+    path = variant.path(len(users))
+    requests = [request_bytes(variant.method, path, sign(user)) for user in users]
     before_s = servers.cpu_s(variant.web.processes)
-    rate, sent_s, statuses = sender.apply(
-        send, (variant.web.port, requests, variant.clients, length_s, bool(variant.users))
-    )
+    options = {"clients": variant.clients, "seconds": length_s, "again": bool(variant.users)}
+    rate, sent_s, statuses = sender.apply(closed_loop, (variant.web.port, requests), options)
     time.sleep(variant.settles_s)
     used_s = {role: now_s - before_s[role] for role, now_s in servers.cpu_s(variant.web.processes).items()}
     if statuses != {variant.status}:
@@ -173,12 +170,3 @@ def _shown(
             f"{group.name}, {variant.name}: responses were {sorted(statuses)}, not {variant.status} only"
         )
     return rate, {role: 1000 * role_s / (rate * sent_s) for role, role_s in used_s.items()}
-
-
-def send(
-    port: int, requests: Sequence[bytes], clients: int, seconds: float, again: bool
-) -> tuple[float, float, set[int]]:
-    """Send as fast as the responses come; return responses per second, the length in seconds, and the statuses."""
-    began_s = time.perf_counter()
-    rate, statuses = closed_loop(port, requests, clients=clients, seconds=seconds, again=again)
-    return rate, time.perf_counter() - began_s, statuses

@@ -288,8 +288,8 @@ class _Loop:
 
 def closed_loop(
     port: int, requests: Sequence[bytes], *, clients: int, seconds: float, again: bool = True
-) -> tuple[float, set[int]]:
-    """Let some clients send without a pause; return responses per second, and the statuses seen.
+) -> tuple[float, float, set[int]]:
+    """Let some clients send without a pause; return responses per second, the length in seconds, and the statuses.
 
     Args:
         port: on loopback.
@@ -314,4 +314,5 @@ def closed_loop(
     began_s = time.perf_counter()
     with ThreadPoolExecutor(clients) as executor:
         answered = sum(executor.map(client, range(clients)))
-    return answered / (time.perf_counter() - began_s), statuses
+    length_s = time.perf_counter() - began_s
+    return answered / length_s, length_s, statuses

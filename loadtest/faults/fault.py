@@ -9,10 +9,8 @@ from enum import Enum
 from functools import partial
 from typing import TypeVar
 
-from couponapp.local.processes import Child
 from loadtest.driver.http_client import HOST
 from loadtest.testbed.preload import Control
-from loadtest.testbed.processes import resume, suspend
 from loadtest.testbed.service import Service
 from loadtest.testbed.tcp_proxy import DelayingProxy, relay_to
 
@@ -63,11 +61,6 @@ def during(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[N
         yield
     finally:
         end()
-
-
-def suspended(child: Child | None) -> AbstractContextManager[None]:
-    """Stop all processes of a server until the block ends; the kernel still accepts connections for it."""
-    return during(lambda: suspend(child), lambda: resume(child))
 
 
 # Starts the servers; returns the port that gets the load.

@@ -27,8 +27,8 @@ USERS_PER_TURN = 5_000
 # Issuing continues within 15 % of before.
 LEAST = 0.85
 
-# A rate per second, and the statuses seen.
-Turn = tuple[float, set[int]]
+# A rate per second, the length in seconds, and the statuses seen.
+Turn = tuple[float, float, set[int]]
 
 
 def run(fault: Fault) -> Verdict:
@@ -42,12 +42,12 @@ def run(fault: Fault) -> Verdict:
         with sending_process(closed_loop) as process, host_load.measuring():
             _begin(process, stage, "first", SECONDS).get()  # connections, caches, code
             for number in range(ROUNDS):
-                before, seen_before = _begin(process, stage, f"before-{number}", SECONDS).get()
+                before, _, seen_before = _begin(process, stage, f"before-{number}", SECONDS).get()
                 moment = _begin(process, stage, f"moment-{number}", MOMENT_S)
                 time.sleep(MOMENT_AT_S)
                 with fault.happens(stage):
-                    _, seen_at_moment = moment.get()
-                    during, seen_during = _begin(process, stage, f"during-{number}", SECONDS).get()
+                    _, _, seen_at_moment = moment.get()
+                    during, _, seen_during = _begin(process, stage, f"during-{number}", SECONDS).get()
                 rounds.append((before, during))
                 statuses |= seen_before | seen_at_moment | seen_during
                 stage.broken += fault.afterwards(stage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from couponapp.operating.verify import verify
@@ -74,11 +75,9 @@ def broken_records(url: str, shown: set[Shown]) -> list[str]:
         shown: from `shown_issued`.
     """
     pool = Pool(url, name="judge", max_size=1, timeouts=Timeouts.within(20_000))
-    try:
+    with closing(pool):
         broken = verify(pool).violations
         recorded = {row["user_id"]: row["code"] for row in pool.fetch_all("SELECT user_id, code FROM issuances")}
-    finally:
-        pool.close()
     if missing := {user for user, _ in shown if user not in recorded}:
         broken.append(f"{len(missing)} got ISSUED and are not recorded")
     if other := {user for user, code in shown if recorded.get(user, code) != code}:

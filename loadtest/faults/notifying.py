@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -24,7 +23,7 @@ from loadtest.faults.load import BEFORE_S, Load, attempts
 from loadtest.faults.verdict import Verdict
 from loadtest.testbed.service import running_service
 from loadtest.testbed.waiting import wait_until
-from loadtest.testbed.webhook_receiver import WebhookReceiver, running_receiver
+from loadtest.testbed.webhook_receiver import WebhookReceiver, channel_to, running_receiver
 
 RATE_PER_S = 100
 AFTER_S = 5.0
@@ -34,7 +33,6 @@ START_TIMEOUT_S = 30.0
 MAX_DEAD = 100_000
 CHANNEL = "webhook"
 QUEUE = f"rq:queue:{jobs.queue_name(CHANNEL)}"
-SECRET = "whsec_" + base64.b64encode(b"a-webhook-secret-of-32-bytes-123").decode()
 WAITING = "SELECT count(*) AS n FROM outbox WHERE sent_at IS NULL"
 
 
@@ -99,7 +97,7 @@ def run(fault: NotificationFault, *, heal_s: float = HEAL_S, environ: Mapping[st
     with (
         running_receiver() as receiver,
         sending_process(open_loop) as process,
-        running_service(**_channel(receiver), **(environ or {})) as service,
+        running_service(**channel_to(receiver.port), **(environ or {})) as service,
     ):
         port, coupon_id = service.start_web(), service.new_coupon(100_000)
         stage = NotificationStage(service, port, coupon_id, receiver=receiver, worker=service.start_worker())
@@ -176,15 +174,6 @@ def seen(deliveries: Deliveries) -> str:
         f"all after {'-' if deliveries.done_s is None else f'{deliveries.done_s:.1f}'} s",
     ]
     return ", ".join(parts)
-
-
-def _channel(receiver: WebhookReceiver) -> dict[str, str]:
-    return {
-        "COUPON_NOTIFY_CHANNELS": CHANNEL,
-        "COUPON_WEBHOOK_URL": f"http://127.0.0.1:{receiver.port}/",
-        "COUPON_WEBHOOK_SECRET": SECRET,
-        "COUPON_WEBHOOK_PRIVATE": "1",
-    }
 
 
 def _done_after_s(pool: Pool, now_s: Callable[[], float], heal_s: float) -> float | None:

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
 from couponapp.local.processes import Child
-from loadtest.faults.fault import POOLS_HEAL_S, REFUSES, WITHOUT_POSTGRESQL, Fault, Stage, suspended
-from loadtest.testbed.processes import kill, suspend
+from loadtest.faults.fault import POOLS_HEAL_S, REFUSES, WITHOUT_POSTGRESQL, Fault, Stage
+from loadtest.testbed.processes import kill, suspend, suspended
 from loadtest.testbed.replica import Replica
 
 # A connection waits 2 s for the first server of its address before it tries the second; the rest is

@@ -20,9 +20,8 @@ from loadtest.faults.fault import (
     answers,
     during,
     slowed,
-    suspended,
 )
-from loadtest.testbed.processes import kill
+from loadtest.testbed.processes import kill, suspended
 from loadtest.testbed.waiting import wait_until
 
 Session = psycopg.Connection[tuple[object, ...]]

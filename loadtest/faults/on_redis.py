@@ -10,10 +10,10 @@ from functools import partial
 from redis import Redis, RedisError
 
 from loadtest.driver.http_client import HttpConnection
-from loadtest.faults.fault import RELAY_TO_REDIS, UNNOTICED, WITHOUT_REDIS, Fault, Stage, during, slowed, suspended
+from loadtest.faults.fault import RELAY_TO_REDIS, UNNOTICED, WITHOUT_REDIS, Fault, Stage, during, slowed
 from loadtest.faults.load import attempt
 from loadtest.faults.metrics_watch import counting_in_redis, samples
-from loadtest.testbed.processes import kill
+from loadtest.testbed.processes import kill, suspended
 from loadtest.testbed.service import WEB_PROCESSES
 
 SLOW_S = 0.2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -36,6 +36,16 @@ def resume(child: Child | None) -> None:
     for process in family(child):
         with suppress(psutil.NoSuchProcess):
             process.resume()
+
+
+@contextmanager
+def suspended(child: Child | None) -> Iterator[None]:
+    """Stop all processes of a server until the block ends."""
+    suspend(child)
+    try:
+        yield
+    finally:
+        resume(child)
 
 
 def kill(child: Child | None) -> None:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
+from loadtest.driver.http_client import HOST
 from loadtest.testbed.http_receiver import Behaviour, answers, receiving
 
 # Longer than any delivery attempt lasts.
 HANG_S = 60.0
+SECRET = "whsec_" + base64.b64encode(b"a-webhook-secret-of-32-bytes-123").decode()
+
+
+def channel_to(port: int) -> dict[str, str]:
+    """Return the settings of a service that notifies the receiver at this port of loopback, and no one else."""
+    return {
+        "COUPON_NOTIFY_CHANNELS": "webhook",
+        "COUPON_WEBHOOK_URL": f"http://{HOST}:{port}/",
+        "COUPON_WEBHOOK_SECRET": SECRET,
+        "COUPON_WEBHOOK_PRIVATE": "1",
+    }
 
 
 class WebhookReceiver:

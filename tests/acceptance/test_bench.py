@@ -29,7 +29,7 @@ from loadtest.bench.baselines.without import Chooser
 from loadtest.bench.servers import Web
 from loadtest.bench.turns import Group, Seen, Variant, take_turns
 from loadtest.results import files
-from tests.support.servers import JWT_SECRET, ROOT
+from tests.support.servers import ROOT
 
 SHORT = ("--rounds", "1", "--seconds", "0.1", "--rows", "10", "100", "1000")
 # What each variant lacks, by its segment of the path; everything else must be the same object.
@@ -139,7 +139,7 @@ def turns(web: Web, status: int, stolen: Sequence[float] = (), progress: Callabl
     taken = chain.from_iterable((100.0, percent) for percent in (*stolen, *repeat(0.0, 20)))
     with ThreadPool(1) as sender:
         shown = take_turns(
-            group, sender, secret=JWT_SECRET, rounds=2, seconds=0.2, progress=progress, stolen=lambda: next(taken)
+            group, sender, sign=str, rounds=2, seconds=0.2, progress=progress, stolen=lambda: next(taken)
         )
     return shown["teapot"]
 

@@ -90,7 +90,7 @@ def test_a_stall_counts_in_the_latency_of_every_request_that_was_planned_meanwhi
 
 def test_the_closed_loop_counts_the_responses(stalling: int) -> None:
     Stalling.go.set()
-    rate, statuses = closed_loop(stalling, [request_bytes("GET", "/")], clients=2, seconds=0.3)
+    rate, _, statuses = closed_loop(stalling, [request_bytes("GET", "/")], clients=2, seconds=0.3)
     assert rate > 0
     assert statuses == {200}
 

@@ -54,7 +54,7 @@ def test_a_standing_queue_is_refused_and_forgotten_when_it_has_gone(
     tmp_path: Path, environ: dict[str, str], attempts: list[bytes]
 ) -> None:
     with web_with(tmp_path, environ, COUPON_BACKLOG_MS="1") as web:
-        _, statuses = closed_loop(web.port, attempts, clients=CLIENTS, seconds=SECONDS)
+        _, _, statuses = closed_loop(web.port, attempts, clients=CLIENTS, seconds=SECONDS)
         assert statuses <= {201, 503, 409}
         assert overloaded(web) > 0
         assert "overload: more requests arrive" in web.log.read_text()
