@@ -16,9 +16,9 @@ from loadtest.bench.servers import web_server
 from loadtest.bench.turns import Group, Variant
 from loadtest.testbed.service import Service
 
-# Each is compared with the number at MIDDLE.
-PROCESSES, MIDDLE_PROCESSES = ("1 process", "2 processes", "4 processes"), 1
-CONNECTIONS, MIDDLE_CONNECTIONS = ("1 connection", "4 connections", "16 connections", "64 connections"), 2
+# Each is compared with the one in the middle.
+PROCESSES = ("1 process", "2 processes", "4 processes")
+CONNECTIONS = ("1 connection", "4 connections", "16 connections", "64 connections")
 ROWS = (10, 10_000, 1_000_000)
 MINE = "/api/v1/me/coupons"
 # Users of «my coupons»: holders of one each, in the smallest table as in the largest.
@@ -42,12 +42,12 @@ def processes_and_connections(service: Service) -> Iterator[list[Group]]:
     with ExitStack() as stack:
         event = new_event(service.pool)
         webs = {name: stack.enter_context(web_server(service, WEB_CONCURRENCY=name.split()[0])) for name in PROCESSES}
-        middle = webs[PROCESSES[MIDDLE_PROCESSES]]
+        middle = webs[PROCESSES[len(PROCESSES) // 2]]
         by_processes = [Variant(name, web, event, 201) for name, web in webs.items()]
         by_connections = [Variant(name, middle, event, 201, clients=int(name.split()[0])) for name in CONNECTIONS]
         yield [
-            _against_one("issued, by web processes", by_processes, MIDDLE_PROCESSES),
-            _against_one("issued, by connections", by_connections, MIDDLE_CONNECTIONS),
+            _against_one("issued, by web processes", by_processes),
+            _against_one("issued, by connections", by_connections),
         ]
 
 
@@ -71,9 +71,8 @@ def rows(service: Service, numbers: Sequence[int] = ROWS) -> Iterator[list[Group
             web = stack.enter_context(web_server(service, DATABASE_URL=url))
             issuing.append(Variant(f"{number:,} rows", web, new_event(pool), 201))
             mine.append(Variant(f"{number:,} rows", web, lambda _: MINE, 200, method="GET", users=holders))
-        middle = len(numbers) // 2
         # Issuing makes tables longer: last, so that the smallest is still small for the other group.
-        yield [_against_one("my coupons, by rows", mine, middle), _against_one("issued, by rows", issuing, middle)]
+        yield [_against_one("my coupons, by rows", mine), _against_one("issued, by rows", issuing)]
 
 
 def fill(pool: Pool, number: int) -> None:
@@ -99,7 +98,8 @@ def _new_database(server: str, name: str) -> str:
     return url
 
 
-def _against_one(name: str, variants: Sequence[Variant], middle: int) -> Group:
+def _against_one(name: str, variants: Sequence[Variant]) -> Group:
     """Return a group in which each other variant is compared with the middle one."""
-    ratios = [(one.name, variants[middle].name) for one in variants if one is not variants[middle]]
+    middle = variants[len(variants) // 2]
+    ratios = [(one.name, middle.name) for one in variants if one is not middle]
     return Group("growth", name, variants, ratios)

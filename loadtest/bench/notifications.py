@@ -22,13 +22,13 @@ import psutil
 
 from couponapp.issuing.statement import issue
 from couponapp.storage.pool import Pool, Timeouts
-from loadtest.bench.servers import Processes, cpu_s
+from loadtest.bench.servers import cpu_s
 from loadtest.driver.generator import closed_loop
 from loadtest.driver.http_client import CHUNK_BYTES, request_bytes
 from loadtest.driver.process import sending_process
 from loadtest.load.figures import percentiles_ms
 from loadtest.testbed.listener import Listener
-from loadtest.testbed.processes import family, suspended
+from loadtest.testbed.processes import Processes, family, suspended
 from loadtest.testbed.service import Service, running_service
 from loadtest.testbed.waiting import wait_until
 from loadtest.testbed.webhook_receiver import channel_to

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psutil
 
-from loadtest.testbed.processes import family
+from loadtest.testbed.processes import Processes
 from loadtest.testbed.service import Service
 
-ROLES = WEB, POSTGRES, REDIS = "web", "postgres", "redis"
+ROLES = "web", "postgres", "redis"
 # Best first. Resident memory counts shared memory once in each process; the proportional set size
 # counts it once in all, and the unique set size does not count it.
 _MEASURES = ("pss", "uss", "rss")
@@ -28,9 +28,6 @@ class Memory:
 
     measure: str
     mb: list[float]
-
-
-Processes = Mapping[str, Callable[[], Iterator[psutil.Process]]]
 
 
 @dataclass(frozen=True)
@@ -56,14 +53,9 @@ def web_server(service: Service, app: str = "wsgi:app", **environ: str) -> Itera
         environ: settings that differ from the service's.
     """
     port = service.start_web(app, environ=environ)
-    child = service.web
-    processes = {
-        WEB: lambda: family(child),
-        POSTGRES: lambda: family(service.postgres.child),
-        REDIS: lambda: family(service.valkey.child),
-    }
+    child = service.web.child
     try:
-        yield Web(port, processes)
+        yield Web(port, service.processes())
     finally:
         child.ask_to_end()  # the service waits for it at its own end
 

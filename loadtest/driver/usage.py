@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psutil
 
 from loadtest.driver.background import running_in_background
+from loadtest.testbed.processes import Processes
 
 INTERVAL_S = 1.0
 
@@ -44,9 +45,6 @@ class Sample:
     roles: dict[str, Used]
 
 
-Pids = Mapping[str, Callable[[], Sequence[int]]]
-
-
 class UsageSampler:
     """Collects samples.
 
@@ -55,15 +53,15 @@ class UsageSampler:
         samples: in the order of time.
     """
 
-    def __init__(self, pids: Pids) -> None:
+    def __init__(self, processes: Processes) -> None:
         """Read the counters once, for the first sample to count from.
 
         Args:
-            pids: process ids by role; read anew for every sample, because processes are replaced.
+            processes: by role; found anew for every sample.
         """
         self.start_s = time.perf_counter()
         self.samples: list[Sample] = []
-        self._pids = pids
+        self._processes = processes
         self._roles()
 
     def sample(self) -> None:
@@ -74,37 +72,28 @@ class UsageSampler:
 
     def _roles(self) -> dict[str, Used]:
         # process_iter keeps its Process objects, and they remember the processor time they showed last.
-        processes = {process.pid: process for process in psutil.process_iter(["ppid"])}
-        children: dict[int, list[int]] = {}
-        for pid, process in processes.items():
-            children.setdefault(process.info["ppid"], []).append(pid)
+        known = {process.pid: process for process in psutil.process_iter()}
         roles = {}
-        for role, pids in self._pids.items():
+        for role, found in self._processes.items():
             used: list[tuple[float, int]] = []
-            for pid in _with_children(pids(), children):
+            for one in found():
                 with suppress(KeyError, psutil.Error):
-                    used.append((processes[pid].cpu_percent(), processes[pid].memory_info().rss))
+                    used.append((known[one.pid].cpu_percent(), known[one.pid].memory_info().rss))
             percents = [percent for percent, _ in used]
             rss_bytes = sum(rss for _, rss in used)
             roles[role] = Used(round(sum(percents), 1), max(percents, default=0.0), rss_bytes)
         return roles
 
 
-def _with_children(pids: Sequence[int], children: Mapping[int, list[int]]) -> Iterator[int]:
-    for pid in pids:
-        yield pid
-        yield from _with_children(children.get(pid, []), children)
-
-
 @contextmanager
-def watching(pids: Pids, *, interval_s: float = INTERVAL_S) -> Iterator[UsageSampler]:
-    """Sample processes and their children in a background thread until the block ends.
+def watching(processes: Processes, *, interval_s: float = INTERVAL_S) -> Iterator[UsageSampler]:
+    """Sample processes in a background thread until the block ends.
 
     Args:
-        pids: process ids by role.
+        processes: by role.
         interval_s: between two samples.
     """
-    sampler = UsageSampler(pids)
+    sampler = UsageSampler(processes)
     with running_in_background(sampler.sample, every_s=interval_s):
         yield sampler
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -12,7 +12,7 @@ from typing import TypeVar
 from loadtest.driver.http_client import HOST
 from loadtest.testbed.preload import Control
 from loadtest.testbed.service import Service
-from loadtest.testbed.tcp_proxy import DelayingProxy, relay_to
+from loadtest.testbed.tcp_proxy import TcpProxy
 
 # The deadline of an attempt, and what this machine may add to it.
 BOUND_S = 1.5
@@ -74,13 +74,13 @@ def web(stage: Stage, stack: ExitStack) -> int:
 
 def web_behind_relay(stage: Stage, stack: ExitStack) -> int:
     """Start a web server, and a proxy in front of it as the fixture."""
-    stage.fixture = relay = stack.enter_context(relay_to(f"http://{HOST}:{stage.service.start_web()}"))
+    stage.fixture = relay = stack.enter_context(closing(TcpProxy(f"http://{HOST}:{stage.service.start_web()}")))
     return relay.port
 
 
 def relay_to_server(stage: Stage, stack: ExitStack, *, setting: str) -> int:
     """Start a web server, and a proxy between it and the server of this setting as the fixture."""
-    stage.fixture = relay = stack.enter_context(relay_to(stage.service.environ[setting]))
+    stage.fixture = relay = stack.enter_context(closing(TcpProxy(stage.service.environ[setting])))
     return stage.service.start_web(environ={setting: relay.url})
 
 
@@ -90,7 +90,7 @@ RELAY_TO_POSTGRESQL = partial(relay_to_server, setting="DATABASE_URL")
 
 def slowed(stage: Stage, delay_s: float) -> AbstractContextManager[None]:
     """Delay each response of the server behind the relay, in seconds."""
-    relay = stage.fixture_as(DelayingProxy)
+    relay = stage.fixture_as(TcpProxy)
     return during(lambda: setattr(relay, "delay_s", delay_s), lambda: setattr(relay, "delay_s", 0.0))
 
 

@@ -10,7 +10,16 @@ from functools import partial
 import psycopg
 
 from couponapp.errors import ConfigurationError
-from loadtest.faults.fault import REFUSES, WITHOUT_POSTGRESQL, Fault, Promises, Stage, answers, preloaded_postgresql
+from loadtest.faults.fault import (
+    REFUSES,
+    WITHOUT_POSTGRESQL,
+    Fault,
+    Promises,
+    Stage,
+    answers,
+    during,
+    preloaded_postgresql,
+)
 from loadtest.faults.on_postgres import other_session
 from loadtest.testbed.preload import Control, missing
 from loadtest.testbed.waiting import wait_until
@@ -32,11 +41,8 @@ def bad_disk(stage: Stage, spoil: Callable[[Control], None]) -> Iterator[None]:
     """Spoil the disk until the block ends; a disk that no write and no flush has met proves nothing."""
     disk = stage.fixture_as(Control)
     before = disk.met
-    try:
-        spoil(disk)
+    with during(lambda: spoil(disk), disk.mend_disk):
         yield
-    finally:
-        disk.mend_disk()
     if disk.met == before:
         stage.broken.append("no write of PostgreSQL has met the bad disk")
 

@@ -19,7 +19,7 @@ from loadtest.faults.fault import (
     during,
     web_behind_relay,
 )
-from loadtest.testbed.tcp_proxy import DelayingProxy, loses_nothing
+from loadtest.testbed.tcp_proxy import TcpProxy, cuts_nothing
 
 SHARE = 0.3
 # Of some hundred replies this share must have been lost, or it was another fault.
@@ -76,8 +76,8 @@ class Lottery:
 @contextmanager
 def lost(stage: Stage, is_reply: Callable[[bytes], bool]) -> Iterator[None]:
     """Lose three of ten replies, and their connections with them."""
-    lottery, relay = Lottery(is_reply), stage.fixture_as(DelayingProxy)
-    with during(lambda: setattr(relay, "loses", lottery.loses), lambda: setattr(relay, "loses", loses_nothing)):
+    lottery, relay = Lottery(is_reply), stage.fixture_as(TcpProxy)
+    with during(lambda: setattr(relay, "cuts_at", lottery.loses), lambda: setattr(relay, "cuts_at", cuts_nothing)):
         yield
     if not LEAST < lottery.share < MOST:
         stage.broken.append(f"{lottery.share:.0%} of the replies were lost instead of {SHARE:.0%}")

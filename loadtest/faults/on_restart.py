@@ -29,7 +29,7 @@ def behind_proxy(stage: Stage, stack: ExitStack) -> int:
     servers = {}
     for _ in range(WEB_PROCESSES):
         port = stage.service.start_web(environ=ALONE)
-        servers[port] = stage.service.web
+        servers[port] = stage.service.web.child
     proxy = stack.enter_context(closing(ReverseProxy(list(servers))))
     stage.fixture = Instances(proxy, servers)
     return proxy.port
@@ -46,7 +46,7 @@ def restarted_in_turn(stage: Stage) -> Iterator[None]:
         if old.process.returncode:
             stage.broken.append(f"a web server ended with {old.process.returncode} after TERM")
         stage.service.start_web(port=upstream.port, environ=ALONE)
-        instances.servers[upstream.port] = stage.service.web
+        instances.servers[upstream.port] = stage.service.web.child
         instances.proxy.put_in(upstream)
     yield
 

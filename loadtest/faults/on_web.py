@@ -33,7 +33,7 @@ GATHER_S = 0.3
 def web_processes(stage: Stage) -> list[psutil.Process]:
     """Return those that answer, the oldest first."""
     return sorted(
-        psutil.Process(stage.service.web.process.pid).children(), key=lambda process: float(process.create_time())
+        psutil.Process(stage.service.web.child.process.pid).children(), key=lambda process: float(process.create_time())
     )
 
 
@@ -48,7 +48,7 @@ def one_killed(stage: Stage) -> Iterator[None]:
 def reloaded(stage: Stage) -> Iterator[None]:
     """Reload the server (SIGHUP): new processes start, the old ones finish their requests."""
     old = web_processes(stage)
-    os.kill(stage.service.web.process.pid, signal.SIGHUP)
+    os.kill(stage.service.web.child.process.pid, signal.SIGHUP)
     yield
     if still_there := psutil.wait_procs(old, TIMEOUT_S)[1]:
         stage.broken.append(f"{len(still_there)} old processes are still there {TIMEOUT_S:.0f} s after HUP")
@@ -59,12 +59,12 @@ def stopped(stage: Stage) -> Iterator[None]:
     """Stop the server (SIGTERM) while attempts wait for a lock, which they then get; start it afterwards."""
     with on_postgres.row_locked(stage):
         time.sleep(GATHER_S)
-        stage.service.web.ask_to_end()
+        stage.service.web.child.ask_to_end()
         time.sleep(GATHER_S)
     try:
         yield
     finally:
-        stage.service.web.wait_or_kill(TIMEOUT_S)
+        stage.service.web.child.wait_or_kill(TIMEOUT_S)
         stage.service.start_web(port=stage.port)
 
 
@@ -76,7 +76,7 @@ def out_of_files(stage: Stage) -> Iterator[None]:
         for _ in range(IDLE_CONNECTIONS):
             idle.enter_context(socket.create_connection((HOST, stage.port), timeout=TIMEOUT_S))
         yield
-        if FULL not in stage.service.web_log():
+        if FULL not in stage.service.web.said():
             stage.broken.append(f"the limit of {FILES} files was not reached: no idle connection was closed")
     if web_processes(stage) != before:
         stage.broken.append("a web process has died")

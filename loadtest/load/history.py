@@ -38,7 +38,6 @@ def check(
     issued_at_s: Mapping[str, float] | None = None,
     held_before: Collection[str] = (),
     coupon_id: int | None = None,
-    stale_s: float = STALE_S,
     clock_error_s: float = 0.05,
 ) -> list[str]:
     """Return everything about one coupon that no order of events explains, ordered by time.
@@ -53,7 +52,6 @@ def check(
         issued_at_s: the database's `issued_at` of each owner, converted to the clock of the answers.
         held_before: the holders before the run.
         coupon_id: the coupon to check, where `answers` are of several; keys used for the others count then.
-        stale_s: maximum age of cached refusals and look-ups, in seconds.
         clock_error_s: maximum error of the database's times on the clock of the answers, in seconds.
 
     Raises:
@@ -77,7 +75,7 @@ def check(
     when_open = life.open()
     for holder in holders.values():
         found += holder.contradictions(when_open)
-    run = _Run(life, [one for one in holders.values() if one.code or one.latest_s < math.inf], stale_s)
+    run = _Run(life, [one for one in holders.values() if one.code or one.latest_s < math.inf])
     for user, asked in here.items():
         for one in asked:
             if (why := run.unexplained(one)) is not None:
@@ -201,9 +199,8 @@ def _denies(one: Answered) -> bool:
 class _Run:
     """The states that the coupon may have had at each moment of the run."""
 
-    def __init__(self, life: Life, holders: Sequence[_Holder], stale_s: float) -> None:
+    def __init__(self, life: Life, holders: Sequence[_Holder]) -> None:
         self._life = life
-        self._stale_s = stale_s
         self._perhaps_gone_s = sorted(one.earliest_s for one in holders)
         self._surely_gone_s = sorted(one.latest_s for one in holders if one.latest_s < math.inf)
         when_open = life.open()
@@ -212,10 +209,10 @@ class _Run:
             "ISSUED": [(when_open, 0.0, "the coupon was not open")],
             "NOT_OPEN": [(life.not_open_yet(), 0.0, "it had opened")],
             "CLOSED": [(life.closed(), 0.0, "it was not closed")],
-            "PAUSED": [(life.paused(), stale_s, "it was not paused")],
+            "PAUSED": [(life.paused(), STALE_S, "it was not paused")],
             "SOLD_OUT": [
-                (when_open, stale_s, "the coupon was not open"),
-                (life.sold_out(self._perhaps_gone_s), stale_s, "not all were gone"),
+                (when_open, STALE_S, "the coupon was not open"),
+                (life.sold_out(self._perhaps_gone_s), STALE_S, "not all were gone"),
             ],
             "COUPON_NOT_FOUND": [(Times([]), 0.0, "there is such a coupon")],
         }
@@ -235,7 +232,7 @@ class _Run:
     def _wrong_remaining(self, one: Answered) -> str | None:
         if one.code != "OK" or one.remaining is None:
             return None
-        from_s = one.sent_s - self._stale_s
+        from_s = one.sent_s - STALE_S
         least = max(0, self._life.least_total(from_s) - self._perhaps_gone(one.answered_s))
         most = self._life.most_total(one.answered_s) - bisect_right(self._surely_gone_s, from_s)
         if least <= one.remaining <= most:

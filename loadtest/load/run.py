@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,16 +16,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from couponapp.local.processes import Child
+import psutil
+
 from loadtest.driver.generator import Result
-from loadtest.driver.usage import Pids, Sample, watching
+from loadtest.driver.usage import Sample, watching
 from loadtest.load import ledger, record, report
 from loadtest.load.options import Options, Target, parse
 from loadtest.load.plans import Site
 from loadtest.load.promises import judge
 from loadtest.load.record import Run
-from loadtest.load.workers import LEAD_S, started_workers
+from loadtest.load.workers import LEAD_S, Workers
 from loadtest.results.machine import machine, shown_settings
+from loadtest.testbed.processes import Processes, family
 from loadtest.testbed.service import running_service
 
 # How long to wait for notifications where a scenario promises nothing about them.
@@ -56,19 +59,14 @@ def on_own_service(options: Options) -> Run:
     scenario, began_at, before = options.scenario, datetime.now(UTC), machine()
     with running_service(WEB_CONCURRENCY=str(options.web_processes), **scenario.environ) as service:
         port, worker = service.start_web(), service.start_worker()
-        pids = {
-            "web": lambda: _pid(service.web),
-            "postgres": lambda: _pid(service.postgres.child),
-            "redis": lambda: _pid(service.valkey.child),
-            "worker": lambda: _pid(worker),
-        }
+        processes = {**service.processes(), "worker": lambda: family(worker)}
 
         def site() -> Site:
             # The opening is a moment of the plan, so the coupon is created when the plan's start is known.
             coupon_id = service.new_coupon(scenario.stock, opens_in_s=LEAD_S + scenario.opens_at_s)
             return Site(port, coupon_id, cookie=service.config.cookie_name)
 
-        sent, samples, coupon_id = _send(options, service.environ["COUPON_JWT_SECRET"], pids, site)
+        sent, samples, coupon_id = _send(options, service.environ["COUPON_JWT_SECRET"], processes, site)
         timeout_s = scenario.promises.notified_s or _LOOK_S
         held = ledger.read_when_notified(service.pool, coupon_id, timeout_s=timeout_s, progress=_print)
         logs = {path.name: path.read_bytes()[-_LOG_BYTES:] for path in service.home.glob("*.log")}
@@ -100,21 +98,17 @@ def leave(directory: Path, run: Run) -> dict[str, Any]:
 
 
 def _send(
-    options: Options, secret: str, pids: Pids, site_at_start: Callable[[], Site]
+    options: Options, secret: str, processes: Processes, site_at_start: Callable[[], Site]
 ) -> tuple[list[list[Result]], list[Sample], int]:
     """Send the plan; return the results, the samples and the coupon's id."""
-    with started_workers(options, secret) as workers:
+    with closing(Workers(options, secret)) as workers:
         workers.wait_until_ready()
         start_s = time.perf_counter() + LEAD_S
         site = site_at_start()
-        with watching({**pids, "generator": lambda: workers.pids}) as sampler:
+        with watching({**processes, "generator": lambda: map(psutil.Process, workers.pids)}) as sampler:
             sampler.start_s = start_s
             sent = workers.send(site, start_s, lambda at_s, number: _print(f"  {at_s:5.0f} s: {number} answered"))
     return sent, sampler.samples, site.coupon_id
-
-
-def _pid(child: Child | None) -> list[int]:
-    return [child.process.pid] if child else []
 
 
 def _pieces(target: Target) -> int:

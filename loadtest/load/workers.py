@@ -7,9 +7,9 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.sharedctypes import Synchronized
 
 from couponapp.auth import tokens
@@ -87,23 +87,13 @@ class Workers:
                 raise RuntimeError("the generator takes longer than its plan allows")
         return [future.result() for future in futures]
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Stop the processes that still run."""
         for pid in self.pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def started_workers(options: Options, secret: str) -> Iterator[Workers]:
-    """Start the processes; stop them when the block ends. Arguments as in `Workers`."""
-    workers = Workers(options, secret)
-    try:
-        yield workers
-    finally:
-        workers.end()
 
 
 _send: Callable[[Site, float], list[Result]]

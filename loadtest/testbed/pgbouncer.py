@@ -16,9 +16,8 @@ from couponapp.local.postgres import free_port
 from couponapp.local.processes import Child
 from loadtest.driver.http_client import HOST
 from loadtest.testbed.processes import kill
-from loadtest.testbed.waiting import wait_until
+from loadtest.testbed.waiting import wait_until_ready
 
-START_TIMEOUT_S = 10.0
 # The role settings that the service needs behind a pooler, with its own values at the default deadline.
 ROLE_SETTINGS = {"statement_timeout": "800ms", "lock_timeout": "700ms", "idle_in_transaction_session_timeout": "5s"}
 # Fewer connections to PostgreSQL than the web processes have to PgBouncer, so that they must share; more
@@ -74,7 +73,7 @@ class PgBouncer:
         """Start it and wait until it listens.
 
         Raises:
-            RuntimeError: it does not start; says where the log is.
+            RuntimeError: it does not start; the message has the log.
         """
         self._home.mkdir(parents=True, exist_ok=True)
         configuration = self._write_configuration()
@@ -83,12 +82,7 @@ class PgBouncer:
         log_file = self._home / "pgbouncer.log"
         with open(log_file, "ab") as log:
             self.child = Child("pgbouncer", self._home, [binary() or "", *other_user, configuration], log=log)
-        otherwise = f"PgBouncer does not start; see {log_file}"
-        try:
-            wait_until(self._listens, otherwise, timeout_s=START_TIMEOUT_S, child=self.child)
-        except RuntimeError:
-            self.child.end()
-            raise
+        wait_until_ready(self.child, self._listens, "PgBouncer does not start", log=log_file)
 
     def kill(self) -> None:
         """Kill it (SIGKILL)."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import psutil
 
 from couponapp.local.processes import Child
+
+# By role; found anew at each call, because processes are replaced.
+Processes = Mapping[str, Callable[[], Iterator[psutil.Process]]]
 
 
 def family(child: Child | None) -> Iterator[psutil.Process]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import os
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import psutil
 
 from couponapp.auth import tokens
 from couponapp.config import settings
@@ -22,10 +24,10 @@ from couponapp.planning import coupons
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
 from loadtest.testbed.postgres import new_postgres
+from loadtest.testbed.processes import family
+from loadtest.testbed.waiting import wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 30.0
-POLL_S = 0.02
 PROBE_TIMEOUT_S = 2.0
 NICENESS = 10
 # What may get into the service from the environment of whoever starts it.
@@ -96,12 +98,7 @@ def start_web(
     limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(files)] if files else []
     command = [*limited, sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *arguments, app]
     web = WebServer(port, _start(home, name, command, full), full, home / f"{name}.log")
-    give_up_s = time.monotonic() + START_TIMEOUT_S
-    while not _answers(port, probe):
-        if time.monotonic() > give_up_s or web.child.process.poll() is not None:
-            web.child.end()
-            raise RuntimeError(f"gunicorn does not answer {probe}; its log: {web.said()}")
-        time.sleep(POLL_S)
+    wait_until_ready(web.child, lambda: _answers(port, probe), f"gunicorn does not answer {probe}", log=web.log)
     return web
 
 
@@ -175,17 +172,21 @@ class Service:
             files: how many files and connections each of its processes may have open.
             environ: settings that differ from the service's.
         """
-        web = start_web(self.home, {**self.environ, **(environ or {})}, app, arguments, port=port, files=files)
-        self._web_log, self.web = web.said, self._keep(web.child)
-        return web.port
-
-    def web_log(self) -> str:
-        """Return what the web server that was started last has logged."""
-        return self._web_log()
+        self.web = start_web(self.home, {**self.environ, **(environ or {})}, app, arguments, port=port, files=files)
+        self._keep(self.web.child)
+        return self.web.port
 
     def start_worker(self) -> Child:
         """Start the notification worker."""
         return self._keep(start_worker(self.home, self.environ))
+
+    def processes(self) -> dict[str, Callable[[], Iterator[psutil.Process]]]:
+        """Return the processes of the web server that was started last, of PostgreSQL and of Valkey, by role."""
+        return {
+            "web": partial(family, self.web.child),
+            "postgres": lambda: family(self.postgres.child),
+            "redis": lambda: family(self.valkey.child),
+        }
 
     def new_coupon(self, total: int, *, opens_in_s: float = -60.0) -> int:
         """Create a coupon and return its id; it is open now unless another time is given."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from couponapp.local.processes import Child
 
 POLL_S = 0.02
+START_TIMEOUT_S = 30.0
 
 T = TypeVar("T")
 
@@ -31,3 +33,22 @@ def wait_until(condition: Callable[[], T | None], otherwise: str, *, timeout_s: 
             raise RuntimeError(otherwise)
         time.sleep(POLL_S)
     return value
+
+
+def wait_until_ready(child: Child, is_ready: Callable[[], bool], otherwise: str, *, log: Path) -> None:
+    """Wait until a server that has just been started is ready; end it where it is not.
+
+    Args:
+        child: its main process.
+        is_ready: polled.
+        otherwise: beginning of the error's message.
+        log: what the server writes, which the message contains.
+
+    Raises:
+        RuntimeError: it ends, or is not ready in time.
+    """
+    try:
+        wait_until(is_ready, otherwise, timeout_s=START_TIMEOUT_S, child=child)
+    except RuntimeError as error:
+        child.end()
+        raise RuntimeError(f"{otherwise}; its log: {log.read_text(encoding='utf-8', errors='replace')}") from error

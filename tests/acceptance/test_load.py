@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from loadtest.driver.usage import watching
 from loadtest.load import ledger
 from loadtest.load.options import parse
 from loadtest.load.plans import Site
-from loadtest.load.workers import LEAD_S, started_workers
+from loadtest.load.workers import LEAD_S, Workers
 from loadtest.testbed.service import Service, running_service
 from tests.support.servers import ROOT, wait_until
 
@@ -131,21 +132,21 @@ def test_the_ledger_holds_what_the_database_holds(service: Service) -> None:
 
 def test_a_generator_process_that_dies_is_reported_and_not_waited_for(service: Service, port: int) -> None:
     options = parse(["incident", "--generators", "2"])
-    with started_workers(options, service.environ["COUPON_JWT_SECRET"]) as generators:
+    with closing(Workers(options, service.environ["COUPON_JWT_SECRET"])) as generators:
         generators.wait_until_ready()
         psutil.Process(generators.pids[1]).kill()
         with pytest.raises(RuntimeError, match="terminated abruptly"):
             generators.send(Site(port, service.new_coupon(1)), time.perf_counter() + LEAD_S, lambda *_: None)
 
 
-def test_the_usage_of_a_process_and_its_children_is_sampled() -> None:
+def test_the_usage_of_processes_is_sampled_by_role() -> None:
     busy = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'while True: pass'])\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-c", busy]) as process:
+        busy_children = psutil.Process(process.pid).children
         try:
-            with watching({"busy": lambda: [process.pid], "none": list}, interval_s=0.2) as sampler:
+            both = [psutil.Process(process.pid), *wait_until(busy_children, timeout_s=30, what="its child")]
+            with watching({"busy": lambda: iter(both), "none": lambda: iter(())}, interval_s=0.2) as sampler:
                 wait_until(lambda: len(sampler.samples) >= 3, timeout_s=30, what="three samples")
-            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
-            assert len(family) == 2
         finally:
             for child in psutil.Process(process.pid).children():
                 child.kill()

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -17,7 +18,7 @@ from loadtest.driver.generator import Arrival, closed_loop, open_loop
 from loadtest.driver.http_client import HttpConnection, _was_closed, request_bytes
 from loadtest.faults import judge
 from loadtest.testbed.service import Service, running_service
-from loadtest.testbed.tcp_proxy import relay_to
+from loadtest.testbed.tcp_proxy import TcpProxy
 from tests.support.servers import ROOT, wait_until
 
 
@@ -109,7 +110,7 @@ def test_a_kept_connection_that_the_server_has_closed_is_reopened_and_no_respons
 
 def test_a_proxy_forwards_and_delays_responses(stalling: int) -> None:
     Stalling.go.set()
-    with relay_to(f"http://127.0.0.1:{stalling}") as relay:
+    with closing(TcpProxy(f"http://127.0.0.1:{stalling}")) as relay:
         connection = HttpConnection(relay.port)
         assert connection.exchange(request_bytes("GET", "/")).status == 200
         relay.delay_s = 0.5

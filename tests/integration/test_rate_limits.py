@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from couponapp.guards.rate_limits import REDIS_TIMEOUT_S, FallbackCounters, Limi
 from couponapp.guards.strategy import AllOrNone
 from couponapp.local.postgres import free_port
 from couponapp.local.valkey import EmbeddedValkey
-from loadtest.testbed.tcp_proxy import relay_to
+from loadtest.testbed.tcp_proxy import TcpProxy
 from tests.support.servers import wait_until
 
 MANY = "1000000/minute"
@@ -182,7 +183,7 @@ def test_who_asks_while_redis_is_known_to_be_away_does_not_wait_for_it(valkey: E
 
 
 def test_a_redis_that_answers_slowly_is_left_alone_until_it_is_quick(valkey: EmbeddedValkey) -> None:
-    with relay_to(valkey.url) as relay:
+    with closing(TcpProxy(valkey.url)) as relay:
         process = Process(relay.url, LimitRates(MANY, MANY))
         assert process.passes("kim")
         relay.delay_s = 0.2  # within the patience of this test, and so never a time-out

@@ -8,6 +8,7 @@ the commit.
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit, urlunsplit
@@ -34,6 +35,7 @@ class PostgresProxy(TcpProxy):
     def __init__(self, url: str) -> None:
         self.round_trips = 0
         self.lost = 0
+        self._lock = threading.Lock()
         self.loses: Callable[[], bool] = lambda: False
         self.server_version: bytes | None = None
         super().__init__(urlunsplit(urlsplit(url)._replace(query="sslmode=disable")))
