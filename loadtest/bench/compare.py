@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from loadtest.bench import result
 from loadtest.bench.result import KINDS
@@ -21,26 +21,16 @@ from loadtest.bench.turns import STOLEN_PERCENT
 FALL = 0.1
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """The identity of a ratio.
 
     Attributes:
         part: of the benchmark.
-        group: name of the group.
-        of: name of the variant,
-        to: as a share of this one,
-        kind: in responses per second, or per second of computing.
+        in_words: part and group, one variant as a share of another, per second or per second of computing.
     """
 
     part: str
-    group: str
-    of: str
-    to: str
-    kind: str
-
-    def __str__(self) -> str:
-        return f"{self.part}, {self.group}: «{self.of}» of «{self.to}», {self.kind}"
+    in_words: str
 
 
 @dataclass(frozen=True)
@@ -53,14 +43,16 @@ class Fall:
 
     def __str__(self) -> str:
         if self.new is None:
-            return f"{self.key}: {self.old:.3g} → not measured"
-        return f"{self.key}: {self.old:.3g} → {self.new:.3g} ({self.new / self.old - 1:+.0%})"
+            return f"{self.key.in_words}: {self.old:.3g} → not measured"
+        return f"{self.key.in_words}: {self.old:.3g} → {self.new:.3g} ({self.new / self.old - 1:+.0%})"
 
 
 def ratios(measured: Mapping[str, Any]) -> dict[Key, float]:
     """Return the medians of a result."""
     return {
-        Key(group["part"], group["name"], one["of"], one["to"], kind): one[kind]["median"]
+        Key(group["part"], f"{group['part']}, {group['name']}: «{one['of']}» of «{one['to']}», {kind}"): one[kind][
+            "median"
+        ]
         for group in measured["groups"]
         for one in group["ratios"]
         for kind in KINDS

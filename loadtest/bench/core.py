@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from couponapp.issuing.statement import issue
-from couponapp.planning import coupons
 from couponapp.storage.pool import Pool
 from loadtest.bench.servers import web_server
 from loadtest.bench.turns import Group, Variant
-from loadtest.testbed.service import Service
+from loadtest.testbed.service import Service, new_coupon
 
 BARE, FOR_UPDATE, REDIS_STOCK = "bare route", "FOR UPDATE + 3 limits", "Redis stock, pool of 50"
 ISSUED, SOLD_OUT = "ours: issued", "ours: sold out"
@@ -49,10 +48,7 @@ def new_event(pool: Pool, prefix: str = "") -> Callable[[int], str]:
         pool: of the database.
         prefix: of the path.
     """
-    return lambda total: (
-        prefix
-        + ISSUE.format(coupons.create(pool, name="부하 시험 쿠폰", total=total, opens_at=-60.0, closes_at=86_400.0))
-    )
+    return lambda total: prefix + ISSUE.format(new_coupon(pool, total))
 
 
 def sold_out_event(service: Service) -> int:

@@ -35,7 +35,6 @@ from loadtest.testbed.webhook_receiver import channel_to
 
 QUIET = 60
 QUIET_EVERY_S = 0.25
-MESSAGES = 10_000
 # Short turns, since a shared machine's own speed changes within seconds.
 TURNS = 12
 SECONDS = 1.5
@@ -76,7 +75,7 @@ class Receiver(Listener):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; return 0."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.notifications", description=__doc__)
-    parser.add_argument("--messages", type=int, default=MESSAGES, help="of the second part (default %(default)s)")
+    parser.add_argument("--messages", type=int, default=10_000, help="of the second part (default %(default)s)")
     parser.add_argument("--turns", type=int, default=TURNS, help="of the third part (default %(default)s)")
     given = parser.parse_args(arguments)
     if not 1 <= given.messages <= 1_000_000 or not 1 <= given.turns <= 100:

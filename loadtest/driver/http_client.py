@@ -6,6 +6,7 @@ import json
 import re
 import select
 import socket
+from contextlib import closing
 from dataclasses import dataclass
 
 HOST = "127.0.0.1"
@@ -179,3 +180,9 @@ def _was_closed(connection: socket.socket) -> bool:
     poll = select.poll()  # select() cannot handle descriptors beyond 1023
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def get(port: int, path: str, *, timeout_s: float = TIMEOUT_S) -> Reply:
+    """Send one GET on a connection of its own; arguments as of `HttpConnection`."""
+    with closing(HttpConnection(port, timeout_s)) as connection:
+        return connection.exchange(request_bytes("GET", path, keep=False))

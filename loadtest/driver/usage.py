@@ -12,8 +12,6 @@ import psutil
 from loadtest.driver.background import running_in_background
 from loadtest.testbed.processes import Processes
 
-INTERVAL_S = 1.0
-
 
 @dataclass(frozen=True)
 class Used:
@@ -86,7 +84,7 @@ class UsageSampler:
 
 
 @contextmanager
-def watching(processes: Processes, *, interval_s: float = INTERVAL_S) -> Iterator[UsageSampler]:
+def watching(processes: Processes, *, interval_s: float = 1.0) -> Iterator[UsageSampler]:
     """Sample processes in a background thread until the block ends.
 
     Args:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import partial
 from typing import TypeVar
 
-from loadtest.driver.http_client import HOST
-from loadtest.testbed.preload import Control
 from loadtest.testbed.service import Service
-from loadtest.testbed.tcp_proxy import TcpProxy
 
 # The deadline of an attempt, and what this machine may add to it.
 BOUND_S = 1.5
@@ -69,41 +65,6 @@ Serves = Callable[[Stage, ExitStack], int]
 
 def web(stage: Stage, stack: ExitStack) -> int:
     """Start a web server."""
-    return stage.service.start_web()
-
-
-def web_behind_relay(stage: Stage, stack: ExitStack) -> int:
-    """Start a web server, and a proxy in front of it as the fixture."""
-    stage.fixture = relay = stack.enter_context(closing(TcpProxy(f"http://{HOST}:{stage.service.start_web()}")))
-    return relay.port
-
-
-def relay_to_server(stage: Stage, stack: ExitStack, *, setting: str) -> int:
-    """Start a web server, and a proxy between it and the server of this setting as the fixture."""
-    stage.fixture = relay = stack.enter_context(closing(TcpProxy(stage.service.environ[setting])))
-    return stage.service.start_web(environ={setting: relay.url})
-
-
-RELAY_TO_REDIS = partial(relay_to_server, setting="REDIS_URL")
-RELAY_TO_POSTGRESQL = partial(relay_to_server, setting="DATABASE_URL")
-
-
-def slowed(stage: Stage, delay_s: float) -> AbstractContextManager[None]:
-    """Delay each response of the server behind the relay, in seconds."""
-    relay = stage.fixture_as(TcpProxy)
-    return during(lambda: setattr(relay, "delay_s", delay_s), lambda: setattr(relay, "delay_s", 0.0))
-
-
-def preloaded_web(stage: Stage, stack: ExitStack) -> int:
-    """Start a web server whose clock the fixture controls."""
-    stage.fixture = control = Control(stage.service.home, disk=stage.service.postgres.data)
-    return stage.service.start_web(environ=control.environ)
-
-
-def preloaded_postgresql(stage: Stage, stack: ExitStack) -> int:
-    """Let the fixture control PostgreSQL's disk and clock; start a web server."""
-    stage.fixture = control = Control(stage.service.home, disk=stage.service.postgres.data)
-    control.take_over(stage.service.postgres, stage.service.home)
     return stage.service.start_web()
 
 

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from loadtest.driver.background import running_in_background
 from loadtest.load.figures import percentiles_ms
 
-NAP_S = 0.05
 # What a web process computes for a few requests.
 WORK_S = 0.005
 # With a fault's load and nothing else, two cores make it wait up to 11 ms at p99; beyond this, bounds
@@ -30,7 +29,7 @@ class HostLoad:
 
     def measuring(self) -> AbstractContextManager[None]:
         """Measure during the block, in a thread of this process, which has little else to do."""
-        return running_in_background(self._work, every_s=NAP_S)
+        return running_in_background(self._work, every_s=0.05)
 
     def _work(self) -> None:
         began_s, worked_s = time.perf_counter(), time.thread_time()

@@ -132,27 +132,23 @@ def _wrong(fault: Fault, timeline: Timeline, result: Result) -> Iterator[str]:
 
 def _has_shown(fault: Fault, timeline: Timeline, results: Sequence[Result]) -> bool:
     attempts = [one for one in results if one.kind == ISSUE and timeline.touches(fault, one)]
-    match fault.promises.shows:
-        case Shows.NOTHING:
-            return True
-        case Shows.REFUSALS:
-            return any(one.status == 503 for one in attempts)
-        case Shows.NOT_OPEN:
-            return any(one.code == "NOT_OPEN" for one in attempts)
-        case Shows.OWN_COUNTERS:
-            return timeline.without_redis
+    shown = {
+        Shows.NOTHING: True,
+        Shows.REFUSALS: any(one.status == 503 for one in attempts),
+        Shows.NOT_OPEN: any(one.code == "NOT_OPEN" for one in attempts),
+        Shows.OWN_COUNTERS: timeline.without_redis,
+    }
+    return shown[fault.promises.shows]
 
 
 def _may_be_lost(fault: Fault, timeline: Timeline, result: Result) -> bool:
-    match fault.lost:
-        case Lost.NONE:
-            return False
-        case Lost.UNDER_WAY:
-            return abs(result.at_s - timeline.began_s) <= UNDER_WAY_S
-        case Lost.NEWCOMERS:
-            return timeline.began_s + fault.loses_after_s - PLANNED_S <= result.at_s <= timeline.ended_s
-        case Lost.FEW:
-            return timeline.touches(fault, result)
+    may_be = {
+        Lost.NONE: False,
+        Lost.UNDER_WAY: abs(result.at_s - timeline.began_s) <= UNDER_WAY_S,
+        Lost.NEWCOMERS: timeline.began_s + fault.loses_after_s - PLANNED_S <= result.at_s <= timeline.ended_s,
+        Lost.FEW: timeline.touches(fault, result),
+    }
+    return may_be[fault.lost]
 
 
 def _wrong_as_a_whole(fault: Fault, timeline: Timeline, kind: str, results: Sequence[Result]) -> Iterator[str]:

@@ -22,7 +22,6 @@ TIMEOUT_S = 5.0
 LEAD_S = 0.5
 # For the last response, after a plan has been sent.
 RESULTS_TIMEOUT_S = 60.0
-RETRIES_PER_S = 100
 MAX_REFUSED_RETRIES = 200
 MAX_ISSUED_RETRIES = 50
 
@@ -56,7 +55,7 @@ def retries(stage: Stage, results: Sequence[Result]) -> list[Arrival]:
     refused = [result.who for result in results if result.kind == ISSUE and result.status != 201]
     issued = [result.who for result in results if result.kind == ISSUE and result.status == 201]
     chosen = refused[:: 1 + len(refused) // MAX_REFUSED_RETRIES] + issued[:: 1 + len(issued) // MAX_ISSUED_RETRIES]
-    return attempts(stage, chosen, RETRIES_PER_S)
+    return attempts(stage, chosen, rate_per_s=100)
 
 
 class Load:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.request
 from contextlib import AbstractContextManager
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,11 +9,9 @@ from prometheus_client.samples import Sample
 
 from couponapp.metrics import BREAKER_STATE, LIMITS_SHARED
 from loadtest.driver.background import running_in_background
-from loadtest.driver.http_client import HOST
+from loadtest.driver.http_client import get
 from loadtest.testbed.service import WEB_PROCESSES
 
-# A circuit stays open for seconds, and each process reports its state every two.
-POLL_S = 0.5
 CIRCUIT, COUNTING_IN_REDIS = (next(iter(gauge.describe())).name for gauge in (BREAKER_STATE, LIMITS_SHARED))
 
 
@@ -39,7 +36,8 @@ class MetricsWatch:
 
     def watching(self) -> AbstractContextManager[None]:
         """Read the metrics in the background until the block ends."""
-        return running_in_background(self._look, every_s=POLL_S)
+        # A circuit stays open for seconds, and each process reports its state every two.
+        return running_in_background(self._look, every_s=0.5)
 
     def _look(self) -> None:
         if shown := samples(self._port):
@@ -57,11 +55,8 @@ def samples(port: int) -> list[Sample]:
     Args:
         port: of the web server.
     """
-    try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=2) as answer:
-            families = text_string_to_metric_families(answer.read().decode())
-    except OSError:
-        return []
+    reply = get(port, "/metrics", timeout_s=2)
+    families = text_string_to_metric_families(reply.body.decode() if reply.status == 200 else "")
     return [sample for family in families for sample in family.samples]
 
 

@@ -10,18 +10,9 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 
 from loadtest.driver.http_client import HOST
-from loadtest.faults.fault import (
-    UNNOTICED,
-    Fault,
-    Promises,
-    Shows,
-    Stage,
-    answers,
-    during,
-    preloaded_postgresql,
-    preloaded_web,
-)
+from loadtest.faults.fault import UNNOTICED, Fault, Promises, Shows, Stage, answers, during
 from loadtest.faults.on_postgres import other_session
+from loadtest.faults.stands import preloaded_postgresql, preloaded_web
 from loadtest.testbed.preload import Control, missing
 
 HOUR_S = 3600

@@ -10,17 +10,9 @@ from functools import partial
 import psycopg
 
 from couponapp.errors import ConfigurationError
-from loadtest.faults.fault import (
-    REFUSES,
-    WITHOUT_POSTGRESQL,
-    Fault,
-    Promises,
-    Stage,
-    answers,
-    during,
-    preloaded_postgresql,
-)
+from loadtest.faults.fault import REFUSES, WITHOUT_POSTGRESQL, Fault, Promises, Stage, answers, during
 from loadtest.faults.on_postgres import other_session
+from loadtest.faults.stands import preloaded_postgresql
 from loadtest.testbed.preload import Control, missing
 from loadtest.testbed.waiting import wait_until
 
@@ -28,7 +20,6 @@ from loadtest.testbed.waiting import wait_until
 SLOW_S = 0.02
 # Longer than the fault.
 STALL_S = 10.0
-GOES_DOWN_WITHIN_S = 10.0
 # Its main process usually ends at once; one time in twenty it stays, and accepts no sessions.
 ENDS_WITHIN_S = 1.0
 
@@ -58,9 +49,7 @@ def full_for_the_log(stage: Stage) -> Iterator[None]:
         with other_session(stage) as db, full(stage):
             with suppress(psycopg.OperationalError):  # PostgreSQL may be down before it can answer
                 db.execute(NEXT_LOG_FILE)
-            wait_until(
-                lambda: _is_down(stage), "PostgreSQL runs without room for its log", timeout_s=GOES_DOWN_WITHIN_S
-            )
+            wait_until(lambda: _is_down(stage), "PostgreSQL runs without room for its log", timeout_s=10.0)
             if _has_ended(stage):
                 with suppress(ConfigurationError):
                     stage.service.start_postgres()

@@ -16,9 +16,6 @@ from loadtest.testbed.http_receiver import Behaviour, answers, closes_after
 from loadtest.testbed.processes import kill
 from loadtest.testbed.waiting import wait_until
 
-RELAY = "relay"
-RETRY_AFTER_S = 2
-
 
 @contextmanager
 def channel_killed(stage: NotificationStage) -> Iterator[None]:
@@ -43,7 +40,7 @@ def worker_killed(stage: NotificationStage) -> Iterator[None]:
 def relay_killed(stage: NotificationStage) -> Iterator[None]:
     """Kill the relay (SIGKILL) while jobs wait; the worker starts another."""
     with _queued(stage):
-        stage.part(RELAY).kill()
+        stage.part("relay").kill()
     yield
 
 
@@ -105,7 +102,7 @@ FAULTS = (
     NotificationFault("notifications: queue restarted", queue_restarted),
     NotificationFault("notifications: queue poisoned", queue_poisoned),
     _receiver("answers 500", lambda _: answers(500)),
-    _receiver("answers 429", lambda _: answers(429, Retry_After=str(RETRY_AFTER_S))),
+    _receiver("answers 429", lambda _: answers(429, Retry_After="2")),
     replace(_receiver("answers 410", lambda _: answers(410)), expected="a refused event is a dead letter", final=True),
     _receiver("hangs", lambda stage: stage.receiver.hang),
     _receiver("closes half-way", lambda _: closes_after(b"HTTP/1.1 200 O")),

@@ -10,17 +10,8 @@ from functools import partial
 import psutil
 import psycopg
 
-from loadtest.faults.fault import (
-    REFUSES,
-    RELAY_TO_POSTGRESQL,
-    WITHOUT_POSTGRESQL,
-    Fault,
-    Promises,
-    Stage,
-    answers,
-    during,
-    slowed,
-)
+from loadtest.faults.fault import REFUSES, WITHOUT_POSTGRESQL, Fault, Promises, Stage, answers, during
+from loadtest.faults.stands import RELAY_TO_POSTGRESQL, slowed
 from loadtest.testbed.processes import kill, suspended
 from loadtest.testbed.waiting import wait_until
 
@@ -28,7 +19,6 @@ Session = psycopg.Connection[tuple[object, ...]]
 
 # A request that has waited for the response to another one has no time left for its own.
 SLOW_S = 0.6
-LONG_FREEZE_S = 20.0
 PICK_TIMEOUT_S = 10.0
 
 LOCK_STOCK = "SELECT FROM coupon_stock FOR UPDATE"
@@ -144,7 +134,7 @@ def connections_cut(stage: Stage) -> Iterator[None]:
 FAULTS = (
     Fault("PostgreSQL stopped", stopped, WITHOUT_POSTGRESQL),
     Fault("PostgreSQL killed", killed, WITHOUT_POSTGRESQL),
-    Fault("PostgreSQL frozen for 20 s", frozen, WITHOUT_POSTGRESQL, lasts_s=LONG_FREEZE_S, rate_per_s=200),
+    Fault("PostgreSQL frozen for 20 s", frozen, WITHOUT_POSTGRESQL, lasts_s=20.0, rate_per_s=200),
     Fault(
         "one backend frozen",
         one_backend_frozen,

@@ -10,9 +10,10 @@ from functools import partial
 from redis import Redis, RedisError
 
 from loadtest.driver.http_client import HttpConnection
-from loadtest.faults.fault import RELAY_TO_REDIS, UNNOTICED, WITHOUT_REDIS, Fault, Stage, during, slowed
+from loadtest.faults.fault import UNNOTICED, WITHOUT_REDIS, Fault, Stage, during
 from loadtest.faults.load import attempt
 from loadtest.faults.metrics_watch import counting_in_redis, samples
+from loadtest.faults.stands import RELAY_TO_REDIS, slowed
 from loadtest.testbed.processes import kill, suspended
 from loadtest.testbed.service import WEB_PROCESSES
 

@@ -8,17 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from loadtest.faults.fault import (
-    CACHED,
-    RELAY_TO_POSTGRESQL,
-    Fault,
-    Lost,
-    Promises,
-    Stage,
-    answers,
-    during,
-    web_behind_relay,
-)
+from loadtest.faults.fault import CACHED, Fault, Lost, Promises, Stage, answers, during
+from loadtest.faults.stands import RELAY_TO_POSTGRESQL, web_behind_relay
 from loadtest.testbed.tcp_proxy import TcpProxy, cuts_nothing
 
 SHARE = 0.3

@@ -32,9 +32,7 @@ GATHER_S = 0.3
 
 def web_processes(stage: Stage) -> list[psutil.Process]:
     """Return those that answer, the oldest first."""
-    return sorted(
-        psutil.Process(stage.service.web.child.process.pid).children(), key=lambda process: float(process.create_time())
-    )
+    return sorted(psutil.Process(stage.service.web.child.process.pid).children(), key=psutil.Process.create_time)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from loadtest.results.tables import as_markdown
 from loadtest.testbed.service import ROOT
 
 EVENTS = ROOT / "loadtest" / "load" / "events.json"
-BLOCK = "events"
 HEADINGS = {
     "README.md": ["event", "requests", "issued", "attempts p50", "p99", "5xx", "slowest notification", "promises"],
     "README.ko.md": ["이벤트", "요청", "발급", "발급 시도 p50", "p99", "5xx", "가장 늦은 알림", "약속"],
@@ -79,7 +78,7 @@ def filled(text: str, events: Sequence[Mapping[str, Any]], name: str) -> str:
     rows = [_row(event, name) for event in events]
     machine = in_words(events[0]["machine"]).partition(";")[0]
     measured = f"{events[0]['began_at'][:10]}, {events[0]['revision']}; {machine}."
-    return files.filled(text, {BLOCK: f"{as_markdown([HEADINGS[name], *rows])}\n\n{measured}"})
+    return files.filled(text, {"events": f"{as_markdown([HEADINGS[name], *rows])}\n\n{measured}"})
 
 
 def _row(event: Mapping[str, Any], name: str) -> list[str]:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from couponapp.operating.verify import verify
 from couponapp.storage.pool import Pool
 
-_POLL_S = 0.5
-
 ISSUANCES = """
 SELECT i.user_id, i.code, i.issued_at < c.opens_at AS is_early, (
     SELECT max(extract(epoch FROM o.sent_at - i.issued_at))::float8 FROM outbox o WHERE o.issuance_id = i.id
@@ -77,5 +75,5 @@ def read_when_notified(pool: Pool, coupon_id: int, *, timeout_s: float, progress
         if waiting != printed:
             progress(f"  {waiting} holders are still to be notified")
         printed = waiting
-        time.sleep(_POLL_S)
+        time.sleep(0.5)
     return read(pool, coupon_id)

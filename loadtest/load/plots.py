@@ -10,8 +10,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-_SIZE_INCHES = (9.0, 3.2)
-_DPI = 110
 _MAX_CODES = 8
 
 
@@ -28,7 +26,7 @@ def draw(directory: Path, record: Mapping[str, Any]) -> list[Path]:
     drawn = []
     for name, of in PLOTS.items():
         # Without pyplot, which keeps every figure and looks for a display.
-        figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
+        figure = Figure(figsize=(9.0, 3.2), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         of(axes, record)

@@ -73,18 +73,12 @@ def _tables(record: Mapping[str, Any]) -> list[tuple[str, Table]]:
     seconds, answers = record["scenario"]["seconds"], record["answers"]
     names = [*(f"p{q:g}" for q in QUANTILES), "max"]
     codes = [[code, f"{count}", f"{count / seconds:.1f}"] for code, count in answers["by_code"].items()]
-    latencies = [
-        [kind, f"{seen['count']}", *(f"{seen[f'{name}_ms']:.1f}" for name in names)]
-        for kind, seen in record["latencies"].items()
-    ]
+    latencies = [[kind, *_figures(seen, names)] for kind, seen in record["latencies"].items()]
     goodput = [
         [f"{step['from_s']:.0f} to {step['to_s']:.0f}", f"{step['rate_per_s']:.0f}", f"{step['good_per_s']:.0f}"]
         for step in record["goodput"]
     ]
-    generator = [
-        [f"{number}", f"{seen['count']}", *(f"{seen[f'{name}_ms']:.1f}" for name in names)]
-        for number, seen in enumerate(record["generator"], 1)
-    ]
+    generator = [[f"{number}", *_figures(seen, names)] for number, seen in enumerate(record["generator"], 1)]
     return [
         ("Responses by code", [["code", "count", "per s"], *codes]),
         ("Latency from the planned moment", [["kind", "count", *(f"{name} ms" for name in names)], *latencies]),
@@ -92,6 +86,10 @@ def _tables(record: Mapping[str, Any]) -> list[tuple[str, Table]]:
         ("Lateness of the generator", [["generator process", "requests", *(f"late {n}" for n in names)], *generator]),
         ("Processors and memory", list(_usage(record))),
     ]
+
+
+def _figures(seen: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [f"{seen['count']}", *(f"{seen[f'{name}_ms']:.1f}" for name in names)]
 
 
 def _usage(record: Mapping[str, Any]) -> Iterator[list[str]]:

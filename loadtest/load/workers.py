@@ -25,7 +25,6 @@ TIMEOUT_S = 10.0
 LEAD_S = 2.0
 TOKEN_TTL_S = 7_200
 _PREPARE_TIMEOUT_S = 120.0
-_SPARE_FILES = 64
 
 
 class Workers:
@@ -102,7 +101,7 @@ _send: Callable[[Site, float], list[Result]]
 def _prepare(options: Options, secret: str, share: int, answered: Synchronized[int]) -> None:
     """Prepare this process: it will send every nth click of the plan, with tokens signed now."""
     global _send  # noqa: PLW0603  # one for each process; its pool calls functions, and keeps no state
-    clients = open_files.connections(max(1, options.connections // options.generators), others=_SPARE_FILES)
+    clients = open_files.connections(max(1, options.connections // options.generators), others=64)
     config = settings.load({"COUPON_JWT_SECRET": secret})
     clicks = plans.clicks(options.scenario, options.seed)[share :: options.generators]
     signed = {user: tokens.sign(config, user, ttl_s=TOKEN_TTL_S) for user in {click.user for click in clicks}}

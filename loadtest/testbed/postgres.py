@@ -12,7 +12,6 @@ from pathlib import Path
 from couponapp.local.postgres import EmbeddedPostgres, free_port
 
 DATA_DIRECTORIES = Path(__file__).resolve().parents[2] / "var" / "testbed"
-COPY_TIMEOUT_S = 60
 
 
 def new_postgres(home: Path, *options: str) -> EmbeddedPostgres:
@@ -26,7 +25,7 @@ def new_postgres(home: Path, *options: str) -> EmbeddedPostgres:
     if not (home / "data").exists():
         # With owners and modes: the server refuses a directory that is not its user's alone.
         copy = ["cp", "-a", str(_data_directory()), str(home / "data.draft")]
-        subprocess.run(copy, check=True, timeout=COPY_TIMEOUT_S)
+        subprocess.run(copy, check=True, timeout=60)
         (home / "data.draft").rename(home / "data")
     return _server(home, options)
 

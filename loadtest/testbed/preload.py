@@ -12,7 +12,6 @@ from couponapp.local.postgres import EmbeddedPostgres
 
 SOURCE = Path(__file__).with_suffix(".c")
 COMPILER = "cc"
-COMPILE_TIMEOUT_S = 60.0
 # In the order of the C file's `struct control`.
 _FULL, _SLOW_US, _AHEAD_S, _MET = range(4)
 
@@ -92,6 +91,6 @@ def missing() -> str:
 
 def _compile(library: Path) -> None:
     command = [COMPILER, "-O2", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60.0, check=False)
     if result.returncode:
         raise RuntimeError(f"{SOURCE.name} does not compile: {' '.join(result.stderr.split())}")

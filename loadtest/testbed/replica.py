@@ -12,10 +12,6 @@ from couponapp.errors import ConfigurationError
 from couponapp.local.postgres import EmbeddedPostgres, binary, free_port
 from loadtest.testbed.waiting import wait_until
 
-COPY_TIMEOUT_S = 60
-FOLLOWS_TIMEOUT_S = 20.0
-PROMOTE_TIMEOUT_S = 20
-
 FOLLOWING = b"SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
 SYNCHRONOUS = b"SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
 PROMOTE = "SELECT pg_promote(true, %s)"
@@ -63,7 +59,7 @@ class Replica(EmbeddedPostgres):
             RuntimeError: it was not promoted.
         """
         with psycopg.connect(self.url, autocommit=True) as db:
-            if db.execute(PROMOTE, [PROMOTE_TIMEOUT_S]).fetchone() != (True,):
+            if db.execute(PROMOTE, [20]).fetchone() != (True,):
                 raise RuntimeError("the standby was not promoted")
 
     def _make_data_directory(self) -> None:
@@ -74,14 +70,14 @@ class Replica(EmbeddedPostgres):
             binary("pg_basebackup"),
             *("-d", self._primary.url, "-D", str(draft), "--write-recovery-conf", "--checkpoint=fast"),
         ]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=COPY_TIMEOUT_S, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if result.returncode:
             raise ConfigurationError(f"pg_basebackup failed: {' '.join(result.stderr.split())}")
         draft.rename(self.data)
 
     def _wait_for(self, sql: bytes, count: int, otherwise: str) -> None:
         with psycopg.connect(self._primary.url, autocommit=True) as db:
-            wait_until(lambda: db.execute(sql).fetchone() == (count,), otherwise, timeout_s=FOLLOWS_TIMEOUT_S)
+            wait_until(lambda: db.execute(sql).fetchone() == (count,), otherwise, timeout_s=20.0)
 
 
 def _configure(url: str, setting: bytes) -> None:

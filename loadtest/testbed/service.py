@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,13 +22,12 @@ from couponapp.local.valkey import EmbeddedValkey
 from couponapp.planning import coupons
 from couponapp.storage import migrations
 from couponapp.storage.pool import Pool, Timeouts
+from loadtest.driver.http_client import get
 from loadtest.testbed.postgres import new_postgres
 from loadtest.testbed.processes import family
 from loadtest.testbed.waiting import wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[2]
-PROBE_TIMEOUT_S = 2.0
-NICENESS = 10
 # What may get into the service from the environment of whoever starts it.
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
 # Longer than the clock of a web process is ever wrong.
@@ -98,11 +96,15 @@ def start_web(
     limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(files)] if files else []
     command = [*limited, sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *arguments, app]
     web = WebServer(port, _start(home, name, command, full), full, home / f"{name}.log")
-    wait_until_ready(web.child, lambda: _answers(port, probe), f"gunicorn does not answer {probe}", log=web.log)
+
+    def answers() -> bool:
+        return get(port, probe, timeout_s=2.0).status == 200
+
+    wait_until_ready(web.child, answers, f"gunicorn does not answer {probe}", log=web.log)
     return web
 
 
-def start_worker(home: Path, environ: Mapping[str, str], *, niceness: int = NICENESS) -> Child:
+def start_worker(home: Path, environ: Mapping[str, str], *, niceness: int = 10) -> Child:
     """Start the notification worker.
 
     Args:
@@ -190,7 +192,7 @@ class Service:
 
     def new_coupon(self, total: int, *, opens_in_s: float = -60.0) -> int:
         """Create a coupon and return its id; it is open now unless another time is given."""
-        return coupons.create(self.pool, name="부하 시험 쿠폰", total=total, opens_at=opens_in_s, closes_at=86_400.0)
+        return new_coupon(self.pool, total, opens_in_s)
 
     def token(self, user: str) -> str:
         """Sign a token for a user."""
@@ -199,6 +201,11 @@ class Service:
     def _keep(self, child: Child) -> Child:
         self._stack.callback(child.end)
         return child
+
+
+def new_coupon(pool: Pool, total: int, opens_in_s: float = -60.0) -> int:
+    """Create a coupon in this database and return its id; it is open now unless another time is given."""
+    return coupons.create(pool, name="부하 시험 쿠폰", total=total, opens_at=opens_in_s, closes_at=86_400.0)
 
 
 @contextmanager
@@ -215,14 +222,3 @@ def running_service(**environ: str) -> Iterator[Service]:
 def _start(home: Path, name: str, command: list[str], environ: Mapping[str, str]) -> Child:
     with open(home / f"{name}.log", "ab") as log:
         return Child(name, home, command, environ=environ, log=log, directory=ROOT)
-
-
-def _answers(port: int, probe: str) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_TIMEOUT_S)
-    try:
-        connection.request("GET", probe)
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()

@@ -10,7 +10,6 @@ from typing import TypeVar
 from couponapp.local.processes import Child
 
 POLL_S = 0.02
-START_TIMEOUT_S = 30.0
 
 T = TypeVar("T")
 
@@ -48,7 +47,7 @@ def wait_until_ready(child: Child, is_ready: Callable[[], bool], otherwise: str,
         RuntimeError: it ends, or is not ready in time.
     """
     try:
-        wait_until(is_ready, otherwise, timeout_s=START_TIMEOUT_S, child=child)
+        wait_until(is_ready, otherwise, timeout_s=30.0, child=child)
     except RuntimeError as error:
         child.end()
         raise RuntimeError(f"{otherwise}; its log: {log.read_text(encoding='utf-8', errors='replace')}") from error
