@@ -16,8 +16,8 @@ from loadtest.bench.core import core
 from loadtest.bench.guards import guards
 from loadtest.bench.result import Run
 from loadtest.bench.turns import Group, Seen, take_turns
+from loadtest.driver.background import sending_process
 from loadtest.driver.generator import closed_loop
-from loadtest.driver.process import sending_process
 from loadtest.results import files
 from loadtest.results.machine import in_words, machine, publishable, shown_settings
 from loadtest.results.tables import as_text

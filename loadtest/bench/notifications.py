@@ -23,9 +23,9 @@ import psutil
 from couponapp.issuing.statement import issue
 from couponapp.storage.pool import Pool, Timeouts
 from loadtest.bench.servers import cpu_s
+from loadtest.driver.background import sending_process
 from loadtest.driver.generator import closed_loop
 from loadtest.driver.http_client import CHUNK_BYTES, request_bytes
-from loadtest.driver.process import sending_process
 from loadtest.load.figures import percentiles_ms
 from loadtest.testbed.listener import Listener
 from loadtest.testbed.processes import Processes, family, suspended

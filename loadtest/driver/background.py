@@ -1,10 +1,12 @@
-"""A thread that works in the background of a block."""
+"""A thread, or a process, that works in the background of a block."""
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.pool import Pool
 
 
 @contextmanager
@@ -28,3 +30,18 @@ def running_in_background(work: Callable[[], object], *, every_s: float) -> Iter
     finally:
         over.set()
         thread.join()
+
+
+@contextmanager
+def sending_process(task: Callable[..., object]) -> Iterator[Pool]:
+    """Start a process for the generator, which must not share an interpreter with anything else.
+
+    Args:
+        task: what it will run. Its module is imported before this returns, so the first run starts at once.
+
+    Yields:
+        A pool of one process.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        pool.apply(callable, (task,))
+        yield pool

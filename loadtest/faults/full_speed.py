@@ -7,9 +7,9 @@ from dataclasses import replace
 from multiprocessing.pool import AsyncResult, Pool
 from statistics import median
 
+from loadtest.driver.background import sending_process
 from loadtest.driver.generator import closed_loop
 from loadtest.driver.http_client import request_bytes
-from loadtest.driver.process import sending_process
 from loadtest.faults import on_redis
 from loadtest.faults.fault import WITHOUT_REDIS, Fault, Stage
 from loadtest.faults.host_load import HostLoad

@@ -14,8 +14,8 @@ from couponapp.issuing.statement import issue
 from couponapp.local.processes import Child
 from couponapp.notifying import dead_letters, jobs
 from couponapp.storage.pool import Pool, Row
+from loadtest.driver.background import sending_process
 from loadtest.driver.generator import Result, open_loop
-from loadtest.driver.process import sending_process
 from loadtest.faults import judge
 from loadtest.faults.fault import BOUND_S, Stage
 from loadtest.faults.host_load import HostLoad

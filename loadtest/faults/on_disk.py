@@ -76,14 +76,11 @@ def _has_ended(stage: Stage) -> bool:
     return process.poll() is not None
 
 
+LATER = Promises("20 ms a write or flush: nearly all are issued, later", answers(201, 503, done=0.9))
 _fault = partial(Fault, serves=preloaded_postgresql, lacks=missing)
 FAULTS = (
     _fault("disk full", full, REFUSES),
     _fault("disk full, log included", full_for_the_log, WITHOUT_POSTGRESQL, mending_s=5.0),
-    _fault(
-        "disk slow",
-        partial(bad_disk, spoil=lambda disk: disk.slow_disk(SLOW_S)),
-        Promises("20 ms a write or flush: nearly all are issued, later", answers(201, 503, done=0.9)),
-    ),
+    _fault("disk slow", partial(bad_disk, spoil=lambda disk: disk.slow_disk(SLOW_S)), LATER),
     _fault("disk stalled", partial(bad_disk, spoil=lambda disk: disk.slow_disk(STALL_S)), REFUSES),
 )

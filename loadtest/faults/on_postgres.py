@@ -131,26 +131,19 @@ def connections_cut(stage: Stage) -> Iterator[None]:
         db.execute(CUT_POOLS)
 
 
+MOST = Promises("the other connections continue to issue", answers(201, 503, done=0.8))
+FEW_503 = Promises("few 503; new connections without help", answers(201, 503, done=0.5), mine=answers(200, 503))
 FAULTS = (
     Fault("PostgreSQL stopped", stopped, WITHOUT_POSTGRESQL),
     Fault("PostgreSQL killed", killed, WITHOUT_POSTGRESQL),
     Fault("PostgreSQL frozen for 20 s", frozen, WITHOUT_POSTGRESQL, lasts_s=20.0, rate_per_s=200),
-    Fault(
-        "one backend frozen",
-        one_backend_frozen,
-        Promises("the other connections continue to issue", answers(201, 503, done=0.8)),
-    ),
+    Fault("one backend frozen", one_backend_frozen, MOST),
     Fault("stock locked by another session", row_locked, REFUSES),
     Fault("stock locked, then idle", idle_in_transaction, REFUSES),
     Fault("DDL queue at the stock", partial(ddl_queue, table="coupon_stock", column="remaining"), REFUSES),
     # «My coupons» holds all connections that could refresh look-ups.
     Fault("DDL queue at the issuances", partial(ddl_queue, table="issuances", column="code"), WITHOUT_POSTGRESQL),
-    Fault(
-        "connections cut",
-        connections_cut,
-        Promises("few 503; new connections without help", answers(201, 503, done=0.5), mine=answers(200, 503)),
-        lasts_s=1.0,
-    ),
+    Fault("connections cut", connections_cut, FEW_503, lasts_s=1.0),
     # Each response comes late, so that the connections are never free.
     Fault("PostgreSQL slow", partial(slowed, delay_s=SLOW_S), WITHOUT_POSTGRESQL, serves=RELAY_TO_POSTGRESQL),
 )

@@ -75,19 +75,15 @@ def lost(stage: Stage, is_reply: Callable[[bytes], bool]) -> Iterator[None]:
 
 
 HALF_READ = answers(200, done=0.5)
-RETRIED = "one retry, then 503; the user's retry gets the result"
+RETRIED = Promises(
+    "one retry, then 503; the user's retry gets the result",
+    answers(201, 503, done=0.75),
+    CACHED,
+    answers(200, 503, done=0.5),
+)
+REPEATED = Promises("a retry with the same key gets the first response", answers(201, done=0.5), HALF_READ, HALF_READ)
+of_postgresql, of_http = (partial(lost, is_reply=is_reply) for is_reply in (ends_a_statement, begins_an_answer))
 FAULTS = (
-    Fault(
-        "30 % of PostgreSQL's replies lost",
-        partial(lost, is_reply=ends_a_statement),
-        Promises(RETRIED, answers(201, 503, done=0.75), CACHED, answers(200, 503, done=0.5)),
-        serves=RELAY_TO_POSTGRESQL,
-    ),
-    Fault(
-        "30 % of HTTP's replies lost",
-        partial(lost, is_reply=begins_an_answer),
-        Promises("a retry with the same key gets the first response", answers(201, done=0.5), HALF_READ, HALF_READ),
-        Lost.FEW,
-        serves=web_behind_relay,
-    ),
+    Fault("30 % of PostgreSQL's replies lost", of_postgresql, RETRIED, serves=RELAY_TO_POSTGRESQL),
+    Fault("30 % of HTTP's replies lost", of_http, REPEATED, Lost.FEW, serves=web_behind_relay),
 )

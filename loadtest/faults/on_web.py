@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -81,9 +81,9 @@ def out_of_files(stage: Stage) -> Iterator[None]:
 
 
 @contextmanager
-def replaced_during(stage: Stage, outage: AbstractContextManager[None]) -> Iterator[None]:
+def replaced_during(stage: Stage, outage: Callable[[Stage], AbstractContextManager[None]]) -> Iterator[None]:
     """Kill one process during an outage of something else, so that its successor starts without it."""
-    with outage:
+    with outage(stage):
         web_processes(stage)[0].kill()
         yield
 
@@ -101,19 +101,20 @@ def are_all_there(stage: Stage) -> Iterator[str]:
 MOST_ISSUE, MOST_READ = answers(201, done=0.95), answers(200, done=0.95)
 READ, REFUSED_READ = answers(200), answers(200, 503)
 
+LOST = Promises("only requests that it was handling are lost", MOST_ISSUE, READ, READ)
+FINISHED = replace(NOTHING_LOST, in_words="requests in flight are finished; new ones refused")
+ANSWERED = Promises("idle connections are closed; all requests are answered", MOST_ISSUE, MOST_READ, MOST_READ)
+LATER = Promises("503 until the new process can serve", answers(201, 503), REFUSED_READ, REFUSED_READ, Shows.REFUSALS)
+ISSUES = Promises("issuing continues in both processes", MOST_ISSUE, READ, READ, Shows.OWN_COUNTERS)
+
 _fault = partial(Fault, afterwards=are_all_there)
 FAULTS = (
-    _fault(
-        "one web process killed",
-        one_killed,
-        Promises("only requests that it was handling are lost", MOST_ISSUE, READ, READ),
-        Lost.UNDER_WAY,
-    ),
+    _fault("one web process killed", one_killed, LOST, Lost.UNDER_WAY),
     _fault("web reloaded (HUP)", reloaded, NOTHING_LOST, mending_s=6.0),
     _fault(
         "web stopped (TERM) and started",
         stopped,
-        replace(NOTHING_LOST, in_words="requests in flight are finished; new ones refused"),
+        FINISHED,
         Lost.NEWCOMERS,
         loses_after_s=GATHER_S,
         lasts_s=1.0,
@@ -122,21 +123,11 @@ FAULTS = (
     _fault(
         "web at its limit of files",
         out_of_files,
-        Promises("idle connections are closed; all requests are answered", MOST_ISSUE, MOST_READ, MOST_READ),
+        ANSWERED,
         Lost.FEW,
         look_ups_connect_anew=True,
         serves=lambda stage, _: stage.service.start_web(files=FILES),
     ),
-    _fault(
-        "web replaced, no PostgreSQL",
-        lambda stage: replaced_during(stage, on_postgres.stopped(stage)),
-        Promises("503 until the new process can serve", answers(201, 503), REFUSED_READ, REFUSED_READ, Shows.REFUSALS),
-        Lost.UNDER_WAY,
-    ),
-    _fault(
-        "web replaced, Redis frozen",
-        lambda stage: replaced_during(stage, on_redis.frozen(stage)),
-        Promises("issuing continues in both processes", MOST_ISSUE, READ, READ, Shows.OWN_COUNTERS),
-        Lost.UNDER_WAY,
-    ),
+    _fault("web replaced, no PostgreSQL", partial(replaced_during, outage=on_postgres.stopped), LATER, Lost.UNDER_WAY),
+    _fault("web replaced, Redis frozen", partial(replaced_during, outage=on_redis.frozen), ISSUES, Lost.UNDER_WAY),
 )

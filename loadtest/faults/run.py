@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from loadtest.driver.background import sending_process
 from loadtest.driver.generator import open_loop
-from loadtest.driver.process import sending_process
 from loadtest.faults import judge
 from loadtest.faults.fault import CIRCUIT_CLOSES_S, Fault, Shows, Stage
 from loadtest.faults.host_load import HostLoad

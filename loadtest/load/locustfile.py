@@ -19,8 +19,6 @@ from couponapp.config import settings
 
 ISSUE = "/api/v1/coupons/{couponId}/issue"
 COUPON = "/api/v1/coupons/{couponId}"
-COUPONS = "/api/v1/coupons"
-MINE = "/api/v1/me/coupons"
 
 # The expected statuses of an event: issued, or refused with a reason.
 EXPECTED = (201, 409, 429)
@@ -60,9 +58,9 @@ class Customer(HttpUser):
     @task(5)
     def look_at_all(self) -> None:
         """List the coupons on offer."""
-        self.client.get(COUPONS)
+        self.client.get("/api/v1/coupons")
 
     @task(10)
     def mine(self) -> None:
         """List the user's coupons."""
-        self.client.get(MINE, headers=self.headers)
+        self.client.get("/api/v1/me/coupons", headers=self.headers)

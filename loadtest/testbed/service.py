@@ -159,7 +159,6 @@ class Service:
     def start_web(
         self,
         app: str = "wsgi:app",
-        arguments: Sequence[str] = (),
         *,
         port: int | None = None,
         files: int | None = None,
@@ -169,12 +168,11 @@ class Service:
 
         Args:
             app: the application.
-            arguments: more for gunicorn.
             port: a free one when left out.
             files: how many files and connections each of its processes may have open.
             environ: settings that differ from the service's.
         """
-        self.web = start_web(self.home, {**self.environ, **(environ or {})}, app, arguments, port=port, files=files)
+        self.web = start_web(self.home, {**self.environ, **(environ or {})}, app, port=port, files=files)
         self._keep(self.web.child)
         return self.web.port
 

@@ -51,7 +51,6 @@ ELSEWHERE: dict[str, str] = {
     "loadtest/bench": "acceptance/test_bench.py",
     "loadtest/bench/baselines": "acceptance/test_bench.py",
     "loadtest/driver/nonblocking_client.py": "unit/loadtest/driver/test_generator.py",
-    "loadtest/driver/process.py": "acceptance/test_loadtest.py",
     "loadtest/driver/usage.py": "acceptance/test_load.py",
     # The faults themselves happen in `make faults`; the tests try each kind, in short.
     "loadtest/faults": "acceptance/test_loadtest.py acceptance/test_web_faults.py acceptance/test_rolling_restart.py",
