@@ -21,8 +21,8 @@ from loadtest.driver.generator import closed_loop
 from loadtest.results import files
 from loadtest.results.machine import in_words, machine, publishable, shown_settings
 from loadtest.results.tables import as_text
+from loadtest.testbed.command_line import between, end_on_term
 from loadtest.testbed.service import ROOT, Service, running_service
-from loadtest.testbed.stopping import end_on_term
 
 ROUNDS = 9
 SECONDS = 0.6
@@ -48,8 +48,6 @@ def main(arguments: Sequence[str] | None = None, *, measure: Measure | None = No
     measure = measure or measured_now
     parser = _parser()
     given = parser.parse_args(arguments)
-    if not 1 <= given.rounds <= 100 or not 0.1 <= given.seconds <= 60:
-        parser.error("--rounds, --seconds: 1 to 100 rounds of 0.1 to 60 seconds")
     if len(given.rows) != len(growth.ROWS) or given.rows != sorted(set(given.rows)) or given.rows[0] < growth.HOLDERS:
         parser.error(f"--rows: three numbers, ascending, from {growth.HOLDERS}")
     if given.write_docs and set(given.only) != set(PARTS):
@@ -88,18 +86,10 @@ def measured_now(given: argparse.Namespace, parts: Sequence[str]) -> dict[str, A
         # A service for each part and web servers for each group: idle servers would disturb the others.
         with running_service(**ENVIRON) as service, sending_process(closed_loop) as process:
             settings = shown_settings(service.environ)
+            measure = partial(take_turns, sender=process, sign=service.token, progress=partial(print, flush=True))
             for stand in stands[part]:
                 with stand(service) as groups:
-                    for group in groups:
-                        figures = take_turns(
-                            group,
-                            process,
-                            sign=service.token,
-                            rounds=given.rounds,
-                            seconds=given.seconds,
-                            progress=partial(print, flush=True),
-                        )
-                        seen.append((group, figures))
+                    seen += [(group, measure(group, rounds=given.rounds, seconds=given.seconds)) for group in groups]
     measured = result.compose(run, seen, settings)
     path = given.out / f"{run.began_at:%Y%m%dT%H%M%S%f}.json"
     files.write(path, measured)
@@ -145,8 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=__doc__)
     add = parser.add_argument
     add("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)}")
-    add("--rounds", type=int, default=ROUNDS, help="rounds that count (default %(default)s)")
-    add("--seconds", type=float, default=SECONDS, help="length of each turn (default %(default)s)")
+    add("--rounds", type=between(1, 100), default=ROUNDS, help="rounds that count (default %(default)s)")
+    add("--seconds", type=between(0.1, 60, float), default=SECONDS, help="length of each turn (default %(default)s)")
     add("--rows", type=int, nargs="+", default=list(growth.ROWS), help="existing issuances, three numbers")
     add("--out", type=Path, default=ROOT / "var" / "bench", help="directory of the result (default var/bench)")
     add("--against", type=Path, help="a result; exit with 1 when a ratio fell by more than a tenth, twice")

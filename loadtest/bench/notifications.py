@@ -27,6 +27,7 @@ from loadtest.driver.background import sending_process
 from loadtest.driver.generator import closed_loop
 from loadtest.driver.http_client import CHUNK_BYTES, request_bytes
 from loadtest.load.figures import percentiles_ms
+from loadtest.testbed.command_line import between
 from loadtest.testbed.listener import Listener
 from loadtest.testbed.processes import Processes, family, suspended
 from loadtest.testbed.service import Service, running_service
@@ -75,11 +76,11 @@ class Receiver(Listener):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; return 0."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.notifications", description=__doc__)
-    parser.add_argument("--messages", type=int, default=10_000, help="of the second part (default %(default)s)")
-    parser.add_argument("--turns", type=int, default=TURNS, help="of the third part (default %(default)s)")
+    parser.add_argument(
+        "--messages", type=between(1, 1_000_000), default=10_000, help="of the second part (default %(default)s)"
+    )
+    parser.add_argument("--turns", type=between(1, 100), default=TURNS, help="of the third part (default %(default)s)")
     given = parser.parse_args(arguments)
-    if not 1 <= given.messages <= 1_000_000 or not 1 <= given.turns <= 100:
-        parser.error("1 to 1,000,000 messages and 1 to 100 turns")
     receiver = Receiver()
     with running_service(
         COUPON_LIMIT_GLOBAL="100000000/minute", COUPON_DEADLINE_MS="5000", **channel_to(receiver.port)

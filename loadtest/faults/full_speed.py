@@ -27,9 +27,6 @@ USERS_PER_TURN = 5_000
 # Issuing continues within 15 % of before.
 LEAST = 0.85
 
-# A rate per second, the length in seconds, and the statuses seen.
-Turn = tuple[float, float, set[int]]
-
 
 def run(fault: Fault) -> Verdict:
     """Measure the rate before and during the fault, round after round."""
@@ -58,7 +55,7 @@ def run(fault: Fault) -> Verdict:
     return Verdict(fault.name, fault.promises.in_words, seen, f"{LEAST:.0%}", broken, host_load.waited_ms)
 
 
-def _begin(process: Pool, stage: Stage, name: str, seconds: float) -> AsyncResult[Turn]:
+def _begin(process: Pool, stage: Stage, name: str, seconds: float) -> AsyncResult[tuple[float, float, set[int]]]:
     path = f"/api/v1/coupons/{stage.coupon_id}/issue"
     users = (f"user-{name}-{number}" for number in range(USERS_PER_TURN))
     requests = [request_bytes("POST", path, stage.service.token(user)) for user in users]

@@ -13,7 +13,7 @@ from loadtest.testbed.replica import Replica
 
 # A connection waits 2 s for the first server of its address before it tries the second; the rest is
 # for a pool that has begun to connect just before the second was ready.
-FIRST_ADDRESS_S = 3.0
+BACK_S = POOLS_HEAL_S + 3.0
 
 
 def with_standby(stage: Stage, stack: ExitStack) -> int:
@@ -44,11 +44,6 @@ def standby_frozen(stage: Stage) -> AbstractContextManager[None]:
 _fault = partial(Fault, serves=with_standby)
 FAULTS = (
     _fault("failover to a standby", partial(failed_over, stop=kill), WITHOUT_POSTGRESQL),
-    _fault(
-        "failover, primary frozen",
-        partial(failed_over, stop=suspend),
-        WITHOUT_POSTGRESQL,
-        back_s=POOLS_HEAL_S + FIRST_ADDRESS_S,
-    ),
+    _fault("failover, primary frozen", partial(failed_over, stop=suspend), WITHOUT_POSTGRESQL, back_s=BACK_S),
     _fault("synchronous standby frozen", standby_frozen, REFUSES),
 )

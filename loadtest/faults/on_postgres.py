@@ -19,7 +19,6 @@ Session = psycopg.Connection[tuple[object, ...]]
 
 # A request that has waited for the response to another one has no time left for its own.
 SLOW_S = 0.6
-PICK_TIMEOUT_S = 10.0
 
 LOCK_STOCK = "SELECT FROM coupon_stock FOR UPDATE"
 CUT_POOLS = """
@@ -29,6 +28,8 @@ WHERE application_name IN ('couponapp-issue', 'couponapp-read', 'couponapp-admin
 IDLE_ISSUER = "SELECT pid FROM pg_stat_activity WHERE application_name = 'couponapp-issue' AND state = 'idle' LIMIT 1"
 STATE = "SELECT state FROM pg_stat_activity WHERE pid = %s"
 WAITS = "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+
+wait_for = partial(wait_until, timeout_s=10.0)
 
 
 def other_session(stage: Stage, options: str = "") -> Session:
@@ -57,7 +58,7 @@ def one_backend_frozen(stage: Stage) -> Iterator[None]:
     """Stop one connection of an issue pool while it holds no lock; the others work."""
     with other_session(stage) as db:
         otherwise = "no connection of an issue pool was ever idle"
-        process = wait_until(lambda: _suspend_an_idle_one(db), otherwise, timeout_s=PICK_TIMEOUT_S)
+        process = wait_for(lambda: _suspend_an_idle_one(db), otherwise)
     try:
         yield
     finally:
@@ -92,11 +93,8 @@ def idle_in_transaction(stage: Stage) -> Iterator[None]:
     try:
         yield
         with other_session(stage) as observer:
-            wait_until(
-                lambda: observer.execute(STATE, [db.info.backend_pid]).fetchone() is None,
-                "the idle session was not ended",
-                timeout_s=PICK_TIMEOUT_S,
-            )
+            idle = [db.info.backend_pid]
+            wait_for(lambda: observer.execute(STATE, idle).fetchone() is None, "the idle session was not ended")
     finally:
         db.close()
 
@@ -111,15 +109,12 @@ def ddl_queue(stage: Stage, table: str, column: str) -> Iterator[None]:
         changing = threading.Thread(target=changer.execute, args=(alter,), daemon=True)
         changing.start()
         try:
-            wait_until(
-                lambda: reader.execute(WAITS, [changer.info.backend_pid]).fetchone(),
-                "the change of the table does not wait",
-                timeout_s=PICK_TIMEOUT_S,
-            )
+            waiting = [changer.info.backend_pid]
+            wait_for(lambda: reader.execute(WAITS, waiting).fetchone(), "the change of the table does not wait")
             yield
         finally:
             reader.execute("ROLLBACK")
-            changing.join(PICK_TIMEOUT_S)
+            changing.join(10.0)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import sys
 
 from loadtest.load.run import main
-from loadtest.testbed.stopping import end_on_term
+from loadtest.testbed.command_line import end_on_term
 
 if __name__ == "__main__":
     end_on_term()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from loadtest.load.plans import Site
 from loadtest.load.scenarios import DEFAULT, SCENARIOS, Scenario
+from loadtest.testbed.command_line import between
 from loadtest.testbed.service import ROOT, WEB_PROCESSES
 
 # What one generator process sends without being late, with room to spare; `generator` in the record
@@ -77,16 +78,6 @@ def parse(arguments: Sequence[str] | None) -> Options:
     return Options(scenario, given.seed, given.out, given.web, generators, given.connections, target)
 
 
-def _between(least: int, most: int, convert: Callable[[str], float] = int) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = convert(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{least} to {most}, not {text}")
-        return value
-
-    return number
-
-
 def _parser() -> argparse.ArgumentParser:
     names = "\n".join(f"  {scenario.name:<12} {scenario.tells}" for scenario in SCENARIOS.values())
     parser = argparse.ArgumentParser(
@@ -94,22 +85,22 @@ def _parser() -> argparse.ArgumentParser:
         description=f"Sends an event's crowd and checks every promise at the end.\n\nscenarios:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, processes = parser.add_argument, _between(1, 64)
+    add, processes = parser.add_argument, between(1, 64)
     add("scenario", nargs="?", choices=SCENARIOS, default=DEFAULT, metavar="scenario", help="default: %(default)s")
     add(
         "--rate",
-        type=_between(1, MAX_REQUESTS, float),
+        type=between(1, MAX_REQUESTS, float),
         dest="rate_per_s",
         help="requests per second, on average (default of this and the next three: the scenario's)",
     )
-    add("--seconds", type=_between(1, 3_600), help="length of the run")
-    add("--stock", type=_between(0, 2**31 - 1), help="pieces")
-    add("--users", type=_between(1, 1_000_000), help="different users")
+    add("--seconds", type=between(1, 3_600), help="length of the run")
+    add("--stock", type=between(0, 2**31 - 1), help="pieces")
+    add("--users", type=between(1, 1_000_000), help="different users")
     add("--seed", type=int, default=1, help="of the plan; the same seed gives the same plan (default %(default)s)")
     add("--out", type=Path, default=ROOT / "var" / "load", help="directory of the record (default var/load)")
     add("--web", type=processes, default=WEB_PROCESSES, help="web processes (default %(default)s)")
     add("--generators", type=processes, help=f"processes that send (one for {RATE_PER_PROCESS} requests/s)")
-    connections = _between(1, 20_000)
+    connections = between(1, 20_000)
     add("--connections", type=connections, default=CONNECTIONS, help="of all of them (default %(default)s)")
     add("--target", help="http://host:port of a service elsewhere, which gets the load; none is started then")
     add("--coupon", type=int, help="the coupon there; its pieces will be issued")

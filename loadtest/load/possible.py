@@ -7,8 +7,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-Span = tuple[float, float]
-
 FROM_THE_START = -math.inf
 NEVER = math.inf
 
@@ -33,7 +31,7 @@ class Operated:
 class Times:
     """All moments at which a state may have held."""
 
-    def __init__(self, spans: Iterable[Span]) -> None:
+    def __init__(self, spans: Iterable[tuple[float, float]]) -> None:
         """Merge the spans, which include both ends and may overlap; one that ends before it begins is ignored."""
         self._starts: list[float] = []
         self._ends: list[float] = []

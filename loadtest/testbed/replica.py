@@ -40,17 +40,14 @@ class Replica(EmbeddedPostgres):
     def start(self, run_dir: Path) -> None:
         """Copy, start, and wait until it follows; arguments and errors as of its parent."""
         super().start(run_dir)
-        self._wait_for(FOLLOWING, 1, "the standby does not follow")
+        self._wait_for(FOLLOWING, "the standby does not follow")
 
     def make_synchronous(self) -> None:
         """Let the primary's commits wait from now on until they are on the standby's disk too."""
-        _configure(self._primary.url, b"ALTER SYSTEM SET synchronous_standby_names = '*'")
-        self._wait_for(SYNCHRONOUS, 1, "the standby is not synchronous")
-
-    def follow_no_more(self) -> None:
-        """Receive nothing from now on, as when the network between the two is down."""
-        _configure(self.url, b"ALTER SYSTEM SET primary_conninfo = ''")
-        self._wait_for(FOLLOWING, 0, "the standby still follows")
+        with psycopg.connect(self._primary.url, autocommit=True) as db:
+            db.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            db.execute("SELECT pg_reload_conf()")
+        self._wait_for(SYNCHRONOUS, "the standby is not synchronous")
 
     def promote(self) -> None:
         """Become the primary; returns when this server takes writes.
@@ -75,12 +72,6 @@ class Replica(EmbeddedPostgres):
             raise ConfigurationError(f"pg_basebackup failed: {' '.join(result.stderr.split())}")
         draft.rename(self.data)
 
-    def _wait_for(self, sql: bytes, count: int, otherwise: str) -> None:
+    def _wait_for(self, sql: bytes, otherwise: str) -> None:
         with psycopg.connect(self._primary.url, autocommit=True) as db:
-            wait_until(lambda: db.execute(sql).fetchone() == (count,), otherwise, timeout_s=20.0)
-
-
-def _configure(url: str, setting: bytes) -> None:
-    with psycopg.connect(url, autocommit=True) as db:
-        db.execute(setting)
-        db.execute("SELECT pg_reload_conf()")
+            wait_until(lambda: db.execute(sql).fetchone() == (1,), otherwise, timeout_s=20.0)

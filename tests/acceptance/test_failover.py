@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import psutil
+import psycopg
 import pytest
 
 from loadtest.driver.http_client import request_bytes
@@ -82,6 +83,15 @@ def users() -> set[str]:
     return {f"holder-{next(_numbers)}" for _ in range(CROWD)}
 
 
+def follow_no_more(standby: Replica) -> None:
+    """It receives nothing from now on, as when the network between the two is down."""
+    with psycopg.connect(standby.url, autocommit=True) as db:
+        db.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        db.execute("SELECT pg_reload_conf()")
+        receives = "SELECT FROM pg_stat_wal_receiver"
+        wait_until(lambda: not db.execute(receives).fetchall(), timeout_s=20, what="it does not follow")
+
+
 def test_after_a_failover_it_issues_again_and_nothing_told_is_missing(pair: Pair) -> None:
     pair.standby.make_synchronous()
     told = pair.told(users())
@@ -92,7 +102,7 @@ def test_after_a_failover_it_issues_again_and_nothing_told_is_missing(pair: Pair
 
 def test_what_has_not_reached_the_standby_is_told_to_nobody(pair: Pair) -> None:
     pair.standby.make_synchronous()
-    pair.standby.follow_no_more()
+    follow_no_more(pair.standby)
     late = users()
     assert out_of_bounds(pair.attempts(late).values(), 503) == []
     pair.fail_over()
@@ -101,7 +111,7 @@ def test_what_has_not_reached_the_standby_is_told_to_nobody(pair: Pair) -> None:
 
 def test_with_a_standby_that_commits_do_not_wait_for_it_is_told_and_lost_and_the_judge_says_so(pair: Pair) -> None:
     # The negative control of the tests above.
-    pair.standby.follow_no_more()
+    follow_no_more(pair.standby)
     told = pair.told(users())
     pair.fail_over()
     assert broken_records(pair.standby.url, told) == [f"{CROWD} got ISSUED and are not recorded"]
