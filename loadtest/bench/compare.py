@@ -26,11 +26,14 @@ class Key(NamedTuple):
 
     Attributes:
         part: of the benchmark.
-        in_words: part and group, one variant as a share of another, per second or per second of computing.
+        in_words: the group, one variant as a share of another, per second or per second of computing.
     """
 
     part: str
     in_words: str
+
+    def __str__(self) -> str:
+        return f"{self.part}, {self.in_words}"
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,14 @@ class Fall:
 
     def __str__(self) -> str:
         if self.new is None:
-            return f"{self.key.in_words}: {self.old:.3g} → not measured"
-        return f"{self.key.in_words}: {self.old:.3g} → {self.new:.3g} ({self.new / self.old - 1:+.0%})"
+            return f"{self.key}: {self.old:.3g} → not measured"
+        return f"{self.key}: {self.old:.3g} → {self.new:.3g} ({self.new / self.old - 1:+.0%})"
 
 
 def ratios(measured: Mapping[str, Any]) -> dict[Key, float]:
     """Return the medians of a result."""
     return {
-        Key(group["part"], f"{group['part']}, {group['name']}: «{one['of']}» of «{one['to']}», {kind}"): one[kind][
-            "median"
-        ]
+        Key(group["part"], f"{group['name']}: «{one['of']}» of «{one['to']}», {kind}"): one[kind]["median"]
         for group in measured["groups"]
         for one in group["ratios"]
         for kind in KINDS

@@ -101,7 +101,7 @@ def are_all_there(stage: Stage) -> Iterator[str]:
 MOST_ISSUE, MOST_READ = answers(201, done=0.95), answers(200, done=0.95)
 READ, REFUSED_READ = answers(200), answers(200, 503)
 
-LOST = Promises("only requests that it was handling are lost", MOST_ISSUE, READ, READ)
+HANDLED_LOST = Promises("only requests that it was handling are lost", MOST_ISSUE, READ, READ)
 FINISHED = replace(NOTHING_LOST, in_words="requests in flight are finished; new ones refused")
 ANSWERED = Promises("idle connections are closed; all requests are answered", MOST_ISSUE, MOST_READ, MOST_READ)
 LATER = Promises("503 until the new process can serve", answers(201, 503), REFUSED_READ, REFUSED_READ, Shows.REFUSALS)
@@ -109,7 +109,7 @@ ISSUES = Promises("issuing continues in both processes", MOST_ISSUE, READ, READ,
 
 _fault = partial(Fault, afterwards=are_all_there)
 FAULTS = (
-    _fault("one web process killed", one_killed, LOST, Lost.UNDER_WAY),
+    _fault("one web process killed", one_killed, HANDLED_LOST, Lost.UNDER_WAY),
     _fault("web reloaded (HUP)", reloaded, NOTHING_LOST, mending_s=6.0),
     _fault(
         "web stopped (TERM) and started",

@@ -14,7 +14,7 @@ from loadtest.testbed.waiting import wait_until
 
 FOLLOWING = b"SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
 SYNCHRONOUS = b"SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
-PROMOTE = "SELECT pg_promote(true, %s)"
+PROMOTE = "SELECT pg_promote(true, 20)"
 
 
 class Replica(EmbeddedPostgres):
@@ -56,7 +56,7 @@ class Replica(EmbeddedPostgres):
             RuntimeError: it was not promoted.
         """
         with psycopg.connect(self.url, autocommit=True) as db:
-            if db.execute(PROMOTE, [20]).fetchone() != (True,):
+            if db.execute(PROMOTE).fetchone() != (True,):
                 raise RuntimeError("the standby was not promoted")
 
     def _make_data_directory(self) -> None:

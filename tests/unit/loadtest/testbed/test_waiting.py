@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from couponapp.local.processes import Child
-from loadtest.testbed.waiting import wait_until
+from loadtest.testbed.waiting import wait_until, wait_until_ready
 
 
 def test_it_returns_what_the_condition_returned() -> None:
@@ -27,3 +27,12 @@ def test_nothing_is_waited_for_once_the_process_has_ended(tmp_path: Path) -> Non
     with pytest.raises(RuntimeError, match="it has ended"):
         wait_until(lambda: None, "it has ended", timeout_s=60, child=child)
     child.end()
+
+
+def test_a_server_that_does_not_get_ready_is_ended_and_its_log_is_in_the_error(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("no such port")
+    child = Child("ends", tmp_path, [sys.executable, "-S", "-c", ""])
+    with pytest.raises(RuntimeError, match="it does not start; its log: no such port"):
+        wait_until_ready(child, lambda: False, "it does not start", log=log)
+    assert child.process.poll() is not None
