@@ -8,7 +8,9 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no
 # Acceptance tests wait more than they compute, so there may be more test processes than processors. They keep what
 # Python has compiled, or each of them would compile all of it again.
 TEST_PROCESSES ?= 3
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup
+# The fast ones have no load of their own that more processes could disturb.
+FAST_TEST_PROCESSES ?= 5
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-fast lint load bench faults format requirements settings-doc clean
@@ -20,10 +22,10 @@ run: $(VENV)/.installed ## start everything: database, Redis, web, worker
 	@$(BIN)/python -m couponapp.local.run
 
 test: $(VENV)/.installed-dev ## run the tests against a real PostgreSQL and a real Redis
-	@$(PYTEST) --durations=25 $(ARGS)
+	@$(PYTEST) -n $(TEST_PROCESSES) --durations=25 $(ARGS)
 
 test-fast: $(VENV)/.installed-dev ## run the unit and integration tests only, for everyday work
-	@$(PYTEST) tests/unit tests/integration $(ARGS)
+	@$(PYTEST) -n $(FAST_TEST_PROCESSES) tests/unit tests/integration $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check format, lint, types, import rules
 	@$(BIN)/ruff format --check .
