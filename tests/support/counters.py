@@ -42,7 +42,7 @@ def limits_of(user: str, *, own: int = 3, overall: int = 10) -> list[Hit]:
 
 
 def steps(seed: int, count: int) -> list[tuple[str, float]]:
-    """Who asks, and how much time has passed before; borders of windows are met exactly."""
+    """Users, and the time that has passed before each asks; borders of windows are met exactly."""
     chance = random.Random(seed)
     return [(chance.choice(USERS), chance.choice((0.0, 0.0, 0.0, 1.0, 7.5, 30.0, 60.0))) for _ in range(count)]
 
