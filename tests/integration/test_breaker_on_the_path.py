@@ -129,6 +129,7 @@ def test_no_free_connection_in_time_speaks_against_it_and_what_we_shed_ourselves
     make_pool: Callable[..., Pool], database_url: str
 ) -> None:
     pool = make_pool(database_url, size=1, deadline_ms=200)
+    assert pool.warm_up(20)
     with pool.connection(), pytest.raises(PoolExhausted) as exhausted:
         pool.fetch_one("SELECT 1")
     assert is_database_failure(exhausted.value)

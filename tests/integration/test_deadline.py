@@ -60,6 +60,7 @@ def test_the_wait_for_a_row_lock_of_another_session_is_bounded(
 ) -> None:
     coupon_id = new_coupon()
     bounded = make_pool(database_url, deadline_ms=500)
+    assert bounded.warm_up(20)
     with psycopg.connect(database_url) as stranger:
         stranger.execute("SELECT FROM coupon_stock FOR UPDATE")
         with pytest.raises(StatementTimedOut):
@@ -103,6 +104,7 @@ def test_a_connection_is_shut_down_even_if_no_descriptor_is_left(database_url: s
 
 def test_a_full_pool_refuses_within_its_bound(make_pool: Callable[..., Pool], database_url: str) -> None:
     pool = make_pool(database_url, size=1, deadline_ms=500)
+    assert pool.warm_up(20)
     with pool.connection(), pytest.raises(PoolExhausted):
         pool.fetch_one("SELECT 1")
     assert pool.answers()

@@ -29,6 +29,7 @@ def test_a_connection_that_was_cut_after_its_answer_is_not_reused(
     make_pool: Callable[..., Pool], database_url: str
 ) -> None:
     pool = make_pool(database_url, size=1)
+    assert pool.warm_up(20)
     with pool.connection(timeout_s=0.5) as connection:
         connection.execute("SELECT 1")
         assert select.select([connection.fileno()], [], [], 20)[0]  # the cut
