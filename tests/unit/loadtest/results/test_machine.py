@@ -33,7 +33,7 @@ def test_a_machine_is_described_in_one_line_with_its_memory_in_gigabytes() -> No
 
 def test_addresses_and_directories_of_one_run_are_not_shown_and_neither_is_what_is_no_setting() -> None:
     environ = {
-        "COUPON_METRICS_DIR": "/tmp/x",
+        "COUPON_METRICS_DIR": "var/metrics",
         "COUPON_JWT_JWKS": "https://shop.example/keys",
         "COUPON_WEBHOOK_URL": "https://shop.example/",
         "COUPON_WEBHOOK_SECRET": "whsec_x",
